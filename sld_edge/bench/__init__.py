@@ -1,0 +1,1 @@
+"""Latency, safety and quality measurements, and their report."""

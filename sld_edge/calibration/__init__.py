@@ -1,0 +1,1 @@
+"""Activations → INT8/FP8 Q/DQ graphs."""

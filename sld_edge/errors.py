@@ -1,0 +1,84 @@
+"""The one tree of errors a user can cause or cure. Bugs are never in it."""
+
+from __future__ import annotations
+
+_MISSING = object()
+
+
+class SldError(Exception):
+    """Base of every error this package raises on purpose: always one clear line.
+
+    Args:
+        what: What failed, in a few words.
+        value: The offending value, shown with ``repr`` and shortened.
+        hint: What to do about it.
+    """
+
+    #: Exit status of the shell commands for this kind of error.
+    exit_code = 2
+
+    def __init__(self, what: str, *, value: object = _MISSING, hint: str = "") -> None:
+        line = what if value is _MISSING else f"{what}: {shorten(value)}"
+        super().__init__(one_line(f"{line} — {hint}" if hint else line))
+        self.what = what
+        self.hint = hint
+
+
+class InvalidInput(SldError, ValueError):
+    """An argument is of the wrong type, out of range, or contradicts another one."""
+
+
+class PolicyError(SldError, PermissionError):
+    """The bundle's policy forbids what was asked."""
+
+    exit_code = 3
+
+
+class BundleError(SldError):
+    """A bundle is missing, incomplete, altered, or of an unknown version."""
+
+    exit_code = 4
+
+
+class UnsupportedCheckpoint(SldError):
+    """A checkpoint has an architecture or an option that cannot be exported."""
+
+    exit_code = 5
+
+
+class ExportError(SldError):
+    """An exported graph does not do what the checkpoint does, or could not be written."""
+
+    exit_code = 6
+
+
+class EngineError(SldError):
+    """An engine could not be loaded or run."""
+
+    exit_code = 7
+
+
+class MissingDependency(SldError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    exit_code = 8
+
+
+class ImageFileError(SldError, OSError):
+    """A result could not be written (disk full, no permission, no such folder)."""
+
+    exit_code = 9
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """``repr(value)`` on one line, cut in the middle when longer than ``limit`` characters."""
+    text = repr(value[: 4 * limit]) if isinstance(value, str) else repr(value)
+    if len(text) <= limit:
+        return text
+    keep = (limit - 1) // 2
+    return f"{text[:keep]}…{text[-keep:]}"
+
+
+def one_line(text: str) -> str:
+    """``text`` with every run of white space, line breaks included, made one space."""
+    return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""Checkpoint → bundle. Needs torch; nothing in ``runtime`` or ``engines`` imports it."""

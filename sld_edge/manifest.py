@@ -1,0 +1,224 @@
+"""The bundle's manifest: plain, versioned, strictly validated data.
+
+Graph contract (names, dtypes, shapes). ``N`` token rows, ``R`` branches, ``B`` samples, ``C`` latent
+channels, ``h × w`` latent size, ``H × W`` pixel size, ``T`` text length, ``S`` rows of scheduler state,
+``L`` cross-attention layers numbered in the order the UNet runs them:
+
+========  ==========================================================  ======================================
+graph     inputs                                                      outputs
+========  ==========================================================  ======================================
+text      input_ids int64 [N, T]                                      k_00 [N, heads, dim, T], already scaled
+                                                                      by dim^-1/2; v_00 [N, heads, T, dim]; …
+unet      latents f32 [B, C, h, w]; input_scale f32 [1];              noise_pred f32 [R, B, C, h, w]
+          timestep f32 [1]; k_00 [R, B, heads, dim, T];
+          v_00 [R, B, heads, T, dim]; …
+advance   noise_pred f32 [3, B, C, h, w]; state f32 [S, B, C, h, w];  next_state f32 [S, B, C, h, w];
+          momentum f32 [B, C, h, w]; noise f32 [B, C, h, w];          next_momentum f32 [B, C, h, w]
+          matrix f32 [S, S + 2]; settings f32 [6]
+decode    latents f32 [B, C, h, w]                                    images uint8 [B, H, W, 3]
+safety    images uint8 [B, H, W, 3]                                   concept_scores f32 [B, n];
+                                                                      special_scores f32 [B, m]; flags bool [B]
+========  ==========================================================  ======================================
+
+k and v are float32 in an fp32 bundle and float16 in an fp16 bundle; every other array is as above in both.
+``advance_many`` is ``advance`` with R free, for several safety concepts at once (R > 3).
+``h, w, H, W`` are fixed numbers in ``unet``, ``decode`` and ``safety`` (one graph file per size, all sharing
+one weight file per network); ``N, R, B, S`` are free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from sld_edge.errors import BundleError
+
+FORMAT = "sld-edge-bundle"
+VERSION = 1
+
+GraphKind = Literal["text", "unet", "advance", "advance_many", "decode", "safety"]
+Precision = Literal["fp32", "fp16"]
+PresetName = Literal["weak", "medium", "strong", "max"]
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all manifest parts: immutable, keyword-only, unknown fields refused."""
+
+
+class Tensor(_Data):
+    """One input or output of a graph; a dimension is a number, or a name where it is free."""
+
+    name: str
+    dtype: Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
+    shape: tuple[int | str, ...]
+
+
+class Check(_Data):
+    """How far a written graph was from torch: largest absolute error against its tolerance."""
+
+    reference: str
+    max_abs_error: float
+    tolerance: float
+    metric: str = "max_abs"
+
+
+class Graph(_Data):
+    """One ONNX file. ``height`` and ``width`` are pixels, 0 where the graph serves every size."""
+
+    kind: GraphKind
+    file: str
+    weights: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    check: Check
+    height: int = 0
+    width: int = 0
+    #: The same graph rewritten for one engine, as engine name → file (``{"onnxruntime": "graphs/…"}``).
+    variants: dict[str, str] = {}
+
+
+class CrossAttention(_Data):
+    """Heads and head dimension of one cross-attention layer, in running order."""
+
+    name: str
+    heads: int
+    head_dim: int
+
+
+class Model(_Data):
+    """What the runtime must know about the network."""
+
+    family: str
+    latent_channels: int
+    vae_scale_factor: int
+    text_length: int
+    prediction_type: Literal["epsilon", "v_prediction", "sample"]
+    cross_attention: tuple[CrossAttention, ...]
+
+
+class Tokenizer(_Data):
+    """A ``tokenizers`` file and the ids CLIP needs; ``bos`` + text + ``eos``, padded with ``pad``."""
+
+    file: str
+    bos: int
+    eos: int
+    pad: int
+
+
+class Policy(_Data):
+    """What the bundle's maker allows its users.
+
+    ``minimum`` is the weakest safety a call may ask for (``"off"`` allows all); ``concept`` says whether a
+    call may leave the bundle's concept out (``"free"``) or only add to it (``"required"``); ``unsafe_images``
+    whether flagged pictures are handed to the caller beside the blacked-out ones.
+    """
+
+    minimum: Literal["off", "weak", "medium", "strong", "max"] = "off"
+    concept: Literal["free", "required"] = "free"
+    unsafe_images: Literal["return", "withhold"] = "return"
+
+
+class Safety(_Data):
+    """The concept a bundle suppresses and how strongly when a call does not say."""
+
+    concept: str
+    default: PresetName = "medium"
+    policy: Policy = Policy()
+    #: False when the checkpoint had no safety checker and the export was told to go on without one.
+    head: bool = True
+
+
+class Source(_Data):
+    """The checkpoint a bundle was made from."""
+
+    name: str
+    class_name: str
+    licence: str
+    #: sha256 of every weight file that was read, keyed by its path in the checkpoint.
+    weights: dict[str, str]
+
+
+class Shape(_Data):
+    """A pixel size the bundle serves and the largest batch it was planned for."""
+
+    height: int
+    width: int
+    batch: int = 1
+
+
+class File(_Data):
+    """Size in bytes and sha256 (hex) of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(_Data):
+    """Everything ``manifest.json`` says. ``digest`` is the sha256 of the manifest without that field."""
+
+    format: str
+    version: int
+    created: str
+    precision: Precision
+    opset: int
+    source: Source
+    model: Model
+    shapes: tuple[Shape, ...]
+    scheduler: dict[str, Any]
+    tokenizer: Tokenizer
+    safety: Safety
+    graphs: tuple[Graph, ...]
+    files: dict[str, File]
+    tools: dict[str, str]
+    digest: str = ""
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """sha256 (hex) of the manifest's canonical JSON with an empty ``digest``."""
+    unsigned = msgspec.structs.replace(manifest, digest="")
+    return hashlib.sha256(msgspec.json.encode(unsigned, order="sorted")).hexdigest()
+
+
+def json_from_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON with its digest filled in."""
+    signed = msgspec.structs.replace(manifest, digest=manifest_digest(manifest))
+    return msgspec.json.format(msgspec.json.encode(signed, order="sorted"), indent=1) + b"\n"
+
+
+class _Head(msgspec.Struct):
+    format: str = ""
+    version: int = 0
+
+
+def manifest_from_json(data: bytes, *, path: str) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        BundleError: not a manifest, a version this release does not know, or altered since it was written.
+    """
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(
+            f"{path} is not a bundle manifest ({error})", hint="export again"
+        ) from None
+    if head.format != FORMAT:
+        raise BundleError(f"{path} is not a bundle manifest, its format is", value=head.format)
+    if head.version != VERSION:
+        newer = head.version > VERSION
+        raise BundleError(
+            f"{path} has manifest version {head.version}, this sld-edge reads version {VERSION}",
+            hint="upgrade sld-edge" if newer else "export the checkpoint again",
+        )
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is damaged ({error})", hint="export again") from None
+    if manifest.digest != manifest_digest(manifest):
+        raise BundleError(
+            f"{path} was altered after it was written (its digest does not match)",
+            hint="export again, or restore the file",
+        )
+    return manifest

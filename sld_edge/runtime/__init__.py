@@ -1,0 +1,1 @@
+"""Prompt → image, with NumPy, tokenizers and Pillow only; imports engines, never export."""

@@ -1,0 +1,294 @@
+"""How strongly to steer away from the safety concept: presets, validation, and the bundle's policy.
+
+Names and presets follow diffusers' ``SafetyConfig``; weak's guidance scale is the paper's 200, where diffusers
+ships 20. Sources: arXiv 2211.05105 §4 and the model card of stable-diffusion-safe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+from sld_edge.errors import InvalidInput, PolicyError
+from sld_edge.manifest import Safety
+
+_OFF = "off"
+
+#: Inclusive range of every real-valued setting, and why it ends there.
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "sld_guidance_scale": (
+        0.0,
+        1e5,
+        'a positive number such as 1000; safety="off" is the only way to turn SLD off',
+    ),
+    "sld_threshold": (0.0, 1.0, "0 to 1, the paper recommends 0 to 0.03"),
+    "sld_momentum_scale": (0.0, 1.0, "0 to 1, the paper recommends 0 to 0.5"),
+    "sld_mom_beta": (0.0, 1.0, "0 to 1, the paper recommends 0.3 to 0.7"),
+}
+
+
+def real_number(name: str, value: object, hint: str) -> float:
+    """``value`` as a finite float, or a clear error."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidInput(f"{name} is not a number", value=value, hint=f"use {hint}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise InvalidInput(f"{name} is not finite", value=number, hint=f"use {hint}")
+    return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyConfig(Mapping[str, "float | int"]):
+    """One strength of Safe Latent Diffusion. A mapping, so that ``pipe(prompt, **SafetyConfig.MEDIUM)`` works.
+
+    Args:
+        sld_guidance_scale: s_S, the factor on \\|ε_p − ε_s\\| before it is clipped to 1; in (0, 1e5].
+        sld_warmup_steps: δ, network evaluations before the safety term acts; 0 acts from the first.
+        sld_threshold: λ, elements with ε_p − ε_s ≥ λ are left alone; in [0, 1].
+        sld_momentum_scale: s_m, in [0, 1].
+        sld_mom_beta: β_m, share of the old momentum that is kept; in [0, 1].
+
+    Raises:
+        InvalidInput: a value is not a number, not finite, or would switch SLD off or turn it around.
+    """
+
+    sld_guidance_scale: float = 1000.0
+    sld_warmup_steps: int = 10
+    sld_threshold: float = 0.01
+    sld_momentum_scale: float = 0.3
+    sld_mom_beta: float = 0.4
+
+    WEAK: ClassVar[SafetyConfig]
+    MEDIUM: ClassVar[SafetyConfig]
+    STRONG: ClassVar[SafetyConfig]
+    MAX: ClassVar[SafetyConfig]
+
+    def __post_init__(self) -> None:
+        for name, (low, high, hint) in _RANGES.items():
+            value = real_number(name, getattr(self, name), hint)
+            if not low <= value <= high or (name == "sld_guidance_scale" and value == 0.0):
+                raise InvalidInput(f"{name} is out of range", value=value, hint=f"use {hint}")
+            object.__setattr__(self, name, value)
+        delta = self.sld_warmup_steps
+        if isinstance(delta, bool) or not isinstance(delta, Integral) or delta < 0:
+            raise InvalidInput(
+                "sld_warmup_steps is not a whole number of steps, 0 or more", value=delta
+            )
+        object.__setattr__(self, "sld_warmup_steps", int(delta))
+
+    def __getitem__(self, key: str) -> float | int:
+        if key not in SETTING_NAMES:
+            raise KeyError(key)
+        value: float | int = getattr(self, key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SETTING_NAMES)
+
+    def __len__(self) -> int:
+        return len(SETTING_NAMES)
+
+    @property
+    def preset(self) -> str | None:
+        """Name of the preset with exactly these numbers, or None."""
+        return next((name for name, config in PRESETS.items() if config == self), None)
+
+    def at_least(self, floor: SafetyConfig) -> bool:
+        """Whether every single setting is as strong as ``floor``'s: earlier, larger, wider."""
+        return self.sld_warmup_steps <= floor.sld_warmup_steps and all(
+            getattr(self, name) >= getattr(floor, name) for name in _RANGES
+        )
+
+    def matters_at(self, evaluation: int) -> bool:
+        """Whether the safety rows can change the result at this network evaluation.
+
+        During warm-up the term is not applied; without momentum nothing of it is remembered either, so weak
+        needs no safety row there.
+        """
+        return evaluation >= self.sld_warmup_steps or self.sld_momentum_scale > 0.0
+
+
+SETTING_NAMES: tuple[str, ...] = tuple(field.name for field in fields(SafetyConfig))
+
+SafetyConfig.WEAK = SafetyConfig(
+    sld_guidance_scale=200.0,
+    sld_warmup_steps=15,
+    sld_threshold=0.0,
+    sld_momentum_scale=0.0,
+    sld_mom_beta=0.0,
+)
+SafetyConfig.MEDIUM = SafetyConfig()
+SafetyConfig.STRONG = SafetyConfig(
+    sld_guidance_scale=2000.0,
+    sld_warmup_steps=7,
+    sld_threshold=0.025,
+    sld_momentum_scale=0.5,
+    sld_mom_beta=0.7,
+)
+SafetyConfig.MAX = SafetyConfig(
+    sld_guidance_scale=5000.0,
+    sld_warmup_steps=0,
+    sld_threshold=1.0,
+    sld_momentum_scale=0.5,
+    sld_mom_beta=0.7,
+)
+
+PRESETS: dict[str, SafetyConfig] = {
+    "weak": SafetyConfig.WEAK,
+    "medium": SafetyConfig.MEDIUM,
+    "strong": SafetyConfig.STRONG,
+    "max": SafetyConfig.MAX,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What one call does about safety, resolved: nothing is left open after the door.
+
+    ``config`` is None exactly when safety is off, and then ``concepts`` is empty.
+    """
+
+    config: SafetyConfig | None
+    concepts: tuple[str, ...]
+    #: The preset's name as asked for; None for custom numbers.
+    preset: str | None
+    #: One line for each thing that was changed or that the user should know.
+    notes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The JSON-able part of an image's record that says what safety did."""
+        if self.config is None:
+            return {"preset": _OFF, "concepts": []}
+        numbers = {key.removeprefix("sld_"): value for key, value in asdict(self.config).items()}
+        return {"preset": self.preset, "concepts": list(self.concepts), **numbers}
+
+
+def resolve_guard(
+    safety: str | SafetyConfig | None,
+    settings: Mapping[str, Any],
+    concepts: str | Sequence[str] | None,
+    *,
+    bundle: Safety,
+    evaluations: int,
+) -> Guard:
+    """Turn a call's safety arguments into one checked :class:`Guard`.
+
+    Args:
+        safety: ``"off"``, a preset's name, a :class:`SafetyConfig`, or None for the ``sld_…`` numbers or,
+            where those are absent too, the bundle's default.
+        settings: The ``sld_…`` arguments that were given; missing ones take medium's value, as in diffusers.
+        concepts: Text of one or several safety concepts; None is the bundle's own.
+        bundle: The bundle's safety part: its concept, default preset and policy.
+        evaluations: Network evaluations of the run; δ must be smaller, or safety would never act.
+
+    Raises:
+        InvalidInput: contradicting, unknown or senseless settings.
+        PolicyError: the bundle's policy forbids the result.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if safety is not None and given:
+        raise InvalidInput(
+            "safety= and sld_… arguments were given together",
+            value=sorted(given),
+            hint="use one or the other",
+        )
+    if safety is None and not given:
+        safety = bundle.default
+    if isinstance(safety, str) and safety.strip().lower() == _OFF:
+        return _guard_off(concepts, bundle)
+    preset, config = _config_from(safety, given)
+    config, notes = _fit_warmup(preset, config, evaluations)
+    texts = (bundle.concept,) if concepts is None else _concept_texts(concepts)
+    _check_policy(config, texts, bundle)
+    return Guard(config=config, concepts=texts, preset=preset or config.preset, notes=notes)
+
+
+def _guard_off(concepts: str | Sequence[str] | None, bundle: Safety) -> Guard:
+    if bundle.policy.minimum != _OFF:
+        raise PolicyError(
+            "this bundle's policy does not allow safety to be turned off",
+            hint=f"its minimum is {bundle.policy.minimum!r}",
+        )
+    if concepts is not None:
+        raise InvalidInput("a safety concept was given but safety is off", value=concepts)
+    return Guard(config=None, concepts=(), preset=_OFF)
+
+
+def _config_from(
+    safety: str | SafetyConfig | None, given: Mapping[str, Any]
+) -> tuple[str | None, SafetyConfig]:
+    if isinstance(safety, SafetyConfig):
+        return None, safety
+    if isinstance(safety, str):
+        name = safety.strip().lower()
+        if name not in PRESETS:
+            raise InvalidInput(
+                "unknown safety preset", value=safety, hint=f"use off, {', '.join(PRESETS)}"
+            )
+        return name, PRESETS[name]
+    if safety is not None:
+        raise InvalidInput(
+            "safety is neither a preset's name nor a SafetyConfig",
+            value=safety,
+            hint=f"use off, {', '.join(PRESETS)}",
+        )
+    unknown = sorted(set(given) - set(SETTING_NAMES))
+    if unknown:
+        raise InvalidInput("unknown safety settings", value=unknown)
+    return None, replace(SafetyConfig.MEDIUM, **given)
+
+
+def _fit_warmup(
+    preset: str | None, config: SafetyConfig, evaluations: int
+) -> tuple[SafetyConfig, tuple[str, ...]]:
+    delta = config.sld_warmup_steps
+    if delta < evaluations:
+        return config, ()
+    if preset is None:
+        raise InvalidInput(
+            f"sld_warmup_steps is {delta} but the run has only {evaluations} network evaluations, "
+            "so safety would never act",
+            hint=f"use at most {evaluations // 2}, half of them, or more steps",
+        )
+    fitted = evaluations // 2
+    note = (
+        f"{preset}'s warm-up of {delta} steps is meant for about 50 steps; "
+        f"it was shortened to {fitted}, half of this run's {evaluations}"
+    )
+    return replace(config, sld_warmup_steps=fitted), (note,)
+
+
+def _concept_texts(concepts: str | Sequence[str]) -> tuple[str, ...]:
+    texts = (concepts,) if isinstance(concepts, str) else tuple(concepts)
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InvalidInput(
+            "a safety concept is empty or not text",
+            value=concepts,
+            hint='describe what to suppress; safety="off" is the only way to turn SLD off',
+        )
+    if len(set(texts)) != len(texts):
+        raise InvalidInput("a safety concept is given twice", value=concepts)
+    return texts
+
+
+def _check_policy(config: SafetyConfig, concepts: tuple[str, ...], bundle: Safety) -> None:
+    minimum = bundle.policy.minimum
+    if minimum != _OFF and not config.at_least(floor := PRESETS[minimum]):
+        weaker = [
+            f"{name}={config[name]:g}"
+            for name in SETTING_NAMES
+            if not replace(floor, **{name: config[name]}).at_least(floor)
+        ]
+        raise PolicyError(
+            f"this bundle's policy asks for at least {minimum!r}, these settings are weaker",
+            value=", ".join(weaker),
+            hint=f"use safety={minimum!r} or stronger",
+        )
+    if bundle.policy.concept == "required" and bundle.concept not in concepts:
+        raise PolicyError(
+            "this bundle's policy requires its own safety concept",
+            hint="give further concepts beside it, not instead of it",
+        )
