@@ -1,0 +1,162 @@
+"""What every backend offers: recipe → acquire → bind → run → release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.errors import InvalidInput
+from sld_edge.manifest import Graph, Tensor
+
+Arrays = Mapping[str, NDArray[Any]]
+ComputePrecision = Literal["fp32", "bf16", "fp16"]
+COMPUTE_PRECISIONS: tuple[ComputePrecision, ...] = ("fp32", "bf16", "fp16")
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "int64": np.int64,
+    "int32": np.int32,
+    "uint8": np.uint8,
+    "bool": np.bool_,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How graphs should be run; the same for every graph of a pipeline.
+
+    Args:
+        backend: ``"auto"`` or a backend's name (``"onnxruntime"``).
+        provider: ``"auto"`` or an execution provider: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"``,
+            ``"tensorrt-rtx"``, ``"coreml"``, ``"dml"``; the others are then not tried.
+        compute_precision: The lowest precision arithmetic may use inside a graph. ``"fp32"`` keeps an fp32
+            bundle in fp32; ``"bf16"`` and ``"fp16"`` are permissions, used where the hardware gains from it.
+        threads: CPU threads inside one operator; 0 uses every core this process may run on.
+    """
+
+    backend: str = "auto"
+    provider: str = "auto"
+    compute_precision: ComputePrecision = "fp32"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.compute_precision not in COMPUTE_PRECISIONS:
+            raise InvalidInput(
+                "unknown compute precision",
+                value=self.compute_precision,
+                hint=f"use {', '.join(COMPUTE_PRECISIONS)}",
+            )
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 0:
+            raise InvalidInput("threads is not a whole number, 0 or more", value=self.threads)
+
+    @classmethod
+    def parse(cls, engine: str | EngineOptions | None, **overrides: Any) -> EngineOptions:
+        """Options from ``None``, an :class:`EngineOptions`, or ``"backend"`` / ``"backend:provider"``."""
+        if isinstance(engine, EngineOptions):
+            return engine
+        if engine is None:
+            return cls(**overrides)
+        if not isinstance(engine, str):
+            raise InvalidInput("engine is neither a name nor EngineOptions", value=engine)
+        backend, _, provider = engine.strip().lower().partition(":")
+        return cls(backend=backend or "auto", provider=provider or "auto", **overrides)
+
+
+class Engine(Protocol):
+    """One graph on one backend. Building the object touches no device; ``with engine:`` acquires it."""
+
+    @property
+    def graph(self) -> Graph:
+        """The graph this engine runs."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What was chosen to run it and why, in one line; complete once acquired."""
+        ...
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+        """Bind C-contiguous arrays once; each call of the result reads the inputs and fills the outputs."""
+        ...
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once on arrays of any batch, with freshly allocated outputs."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Where a graph's file lies and how it should be run."""
+
+    graph: Graph
+    file: Path
+    #: The same graph rewritten for a backend, as backend name → file.
+    variants: Mapping[str, Path]
+    options: EngineOptions
+    cache: Path | None = None
+
+    def file_for(self, backend: str) -> Path:
+        """The file that suits a backend best."""
+        return self.variants.get(backend, self.file)
+
+
+def check_arrays(given: Arrays, expected: tuple[Tensor, ...], what: str) -> dict[str, int]:
+    """Check names, dtypes, shapes and contiguity against a graph's declaration.
+
+    Returns:
+        The free dimensions' sizes by name, so that inputs and outputs can be checked against each other.
+
+    Raises:
+        InvalidInput: naming the first array that does not fit.
+    """
+    missing = [tensor.name for tensor in expected if tensor.name not in given]
+    extra = sorted(set(given) - {tensor.name for tensor in expected})
+    if missing or extra:
+        raise InvalidInput(
+            f"{what} do not fit the graph", value={"missing": missing, "extra": extra}
+        )
+    sizes: dict[str, int] = {}
+    for tensor in expected:
+        array = given[tensor.name]
+        if array.dtype != _DTYPES[tensor.dtype] or not _fits(array.shape, tensor.shape, sizes):
+            raise InvalidInput(
+                f"{what}: {tensor.name} has the wrong type or shape",
+                value=f"{array.dtype}{list(array.shape)}",
+                hint=f"the graph takes {tensor.dtype}{list(tensor.shape)}",
+            )
+        if not array.flags.c_contiguous:
+            raise InvalidInput(f"{what}: {tensor.name} is not C-contiguous")
+    return sizes
+
+
+def dtype_of(tensor: Tensor) -> type[np.generic]:
+    """NumPy's type for a declared tensor."""
+    return _DTYPES[tensor.dtype]
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...], sizes: dict[str, int]) -> bool:
+    if len(shape) != len(declared):
+        return False
+    for size, dimension in zip(shape, declared, strict=True):
+        if isinstance(dimension, int):
+            if size != dimension:
+                return False
+        elif dimension.isidentifier() and sizes.setdefault(dimension, size) != size:
+            return False
+    return True

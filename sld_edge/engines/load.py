@@ -1,0 +1,45 @@
+"""Choose a backend by what is asked for and what the machine has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sld_edge.bundle import Bundle
+from sld_edge.engines.base import Engine, EngineOptions, Recipe
+from sld_edge.errors import InvalidInput
+from sld_edge.manifest import Graph, GraphKind
+
+BACKENDS = ("onnxruntime",)
+
+#: Graphs that may compute in a lower precision where the user allows it. The text encoder is run once a
+#: prompt, and neither the guidance equations nor the safety head are worth a changed verdict.
+_MAY_LOWER: tuple[GraphKind, ...] = ("unet", "decode")
+#: A dozen element-wise operations: no accelerator's call overhead is worth it where the host has the data.
+_ON_HOST: tuple[GraphKind, ...] = ("advance", "advance_many")
+
+
+def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
+    """The engine that will run one of a bundle's graphs; nothing is acquired yet.
+
+    Raises:
+        InvalidInput: no backend of that name.
+        MissingDependency: the backend's package is not installed.
+    """
+    if options.backend not in ("auto", *BACKENDS):
+        raise InvalidInput(
+            "unknown engine", value=options.backend, hint=f"use auto, {', '.join(BACKENDS)}"
+        )
+    if graph.kind not in _MAY_LOWER:
+        options = replace(options, compute_precision="fp32")
+    if graph.kind in _ON_HOST:
+        options = replace(options, provider="cpu")
+    recipe = Recipe(
+        graph=graph,
+        file=bundle.file(graph.file),
+        variants={name: bundle.file(file) for name, file in graph.variants.items()},
+        options=options,
+        cache=bundle.cache_folder(),
+    )
+    from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(recipe)

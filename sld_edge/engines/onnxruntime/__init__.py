@@ -1,0 +1,1 @@
+"""ONNX Runtime: the embedded default, on whichever execution provider is best on this machine."""

@@ -1,0 +1,149 @@
+"""Which execution provider to use, in order of preference, and with which options."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sld_edge.engines.base import EngineOptions
+from sld_edge.errors import InvalidInput
+
+_OPENVINO_LIBRARY = "sld_edge_openvino"
+
+#: Best first. The short name is what users write.
+PROVIDERS: dict[str, str] = {
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+#: Taken only when named: they may compute in a lower precision than the graph without a switch to forbid it.
+_ONLY_ON_REQUEST = ("coreml", "dml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One execution provider as a session would be given it."""
+
+    short_name: str
+    name: str
+    options: dict[str, str] = field(default_factory=dict)
+    #: Plug-in devices (``OrtEpDevice``); empty for a provider built into ONNX Runtime.
+    devices: tuple[Any, ...] = ()
+    #: Precision this provider will compute in.
+    precision: str = "fp32"
+
+
+def candidates(options: EngineOptions, *, threads: int) -> Iterator[Provider]:
+    """Providers present on this machine, best first.
+
+    Raises:
+        InvalidInput: the provider that was named is unknown or not present.
+    """
+    wanted = options.provider
+    if wanted != "auto" and wanted not in PROVIDERS:
+        raise InvalidInput(
+            "unknown execution provider", value=wanted, hint=f"use auto, {', '.join(PROVIDERS)}"
+        )
+    present = _built_in()
+    found = False
+    for short_name, name in PROVIDERS.items():
+        if wanted not in ("auto", short_name) or (
+            wanted == "auto" and short_name in _ONLY_ON_REQUEST
+        ):
+            continue
+        devices: tuple[Any, ...] = ()
+        if name not in present:
+            devices = _openvino_devices() if short_name == "openvino" else ()
+            if not devices:
+                continue
+        found = True
+        yield _provider(short_name, name, devices, options, threads)
+    if not found:
+        raise InvalidInput(
+            "this execution provider is not on this machine", value=wanted, hint=_how_to_get(wanted)
+        )
+
+
+def _provider(
+    short_name: str, name: str, devices: tuple[Any, ...], options: EngineOptions, threads: int
+) -> Provider:
+    asked = options.compute_precision
+    precision = "fp32"
+    settings: dict[str, str] = {}
+    if short_name == "openvino":
+        precision = _openvino_precision(devices, asked)
+        hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+        config = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+        settings = {"load_config": json.dumps({"CPU": config})}
+        if not devices:
+            settings["device_type"] = "CPU"
+    elif short_name == "cuda":
+        settings = {"use_tf32": "0" if asked == "fp32" else "1"}
+        precision = "fp32" if asked == "fp32" else "tf32"
+    elif short_name == "tensorrt" and asked != "fp32":
+        settings = {"trt_bf16_enable" if asked == "bf16" else "trt_fp16_enable": "1"}
+        precision = asked
+    return Provider(
+        short_name=short_name, name=name, options=settings, devices=devices, precision=precision
+    )
+
+
+def _openvino_precision(devices: tuple[Any, ...], asked: str) -> str:
+    """The precision asked for where this CPU has arithmetic for it, else fp32."""
+    if asked == "fp32" or not devices:
+        return asked
+    capabilities = str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
+    return asked if asked.upper() in capabilities else "fp32"
+
+
+def _built_in() -> tuple[str, ...]:
+    import onnxruntime
+
+    return tuple(onnxruntime.get_available_providers())
+
+
+@functools.cache
+def _openvino_devices() -> tuple[Any, ...]:
+    """The CPU as the OpenVINO plug-in offers it; empty where it is not installed or refuses this CPU."""
+    if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
+        return ()
+    import onnxruntime
+    import onnxruntime_ep_openvino as plugin
+
+    if not hasattr(onnxruntime, "register_execution_provider_library"):
+        return ()
+    try:
+        onnxruntime.register_execution_provider_library(
+            _OPENVINO_LIBRARY, plugin.get_library_path()
+        )
+    except Exception:
+        return ()  # whatever the plug-in raises, the CPU provider serves instead and the statement says so
+    return tuple(
+        device
+        for device in onnxruntime.get_ep_devices()
+        if device.ep_name == PROVIDERS["openvino"] and device.ep_metadata.get("ov_device") == "CPU"
+    )[:1]
+
+
+def _how_to_get(short_name: str) -> str:
+    extra = {
+        "openvino": "cpu",
+        "cpu": "cpu",
+        "cuda": "gpu",
+        "tensorrt": "gpu",
+        "tensorrt-rtx": "gpu",
+    }
+    if short_name not in extra:
+        return "it needs an onnxruntime build that has it"
+    reason = f"pip install 'sld-edge[{extra[short_name]}]'"
+    if short_name == "openvino":
+        return f"{reason}; its plug-in accepts Intel processors only"
+    return reason

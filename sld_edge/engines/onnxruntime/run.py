@@ -1,0 +1,172 @@
+"""A session of ONNX Runtime behind the Engine protocol, with arrays bound once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.engines.base import Arrays, Recipe, check_arrays, dtype_of
+from sld_edge.engines.onnxruntime.providers import Provider, candidates
+from sld_edge.errors import EngineError, MissingDependency, one_line
+from sld_edge.manifest import Graph
+
+#: Too little work for a thread pool: waking it costs more than it saves.
+_SINGLE_THREADED = ("advance", "advance_many")
+
+
+class OnnxRuntimeEngine:
+    """Runs one graph with ONNX Runtime on the best execution provider that accepts it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._session: Any = None
+        self._provider: Provider | None = None
+        self._refused: list[str] = []
+
+    @property
+    def graph(self) -> Graph:
+        """The graph this engine runs."""
+        return self._recipe.graph
+
+    @property
+    def provider(self) -> str:
+        """Short name of the execution provider in use (``"cpu"``), empty before it is acquired."""
+        return self._provider.short_name if self._provider else ""
+
+    @property
+    def description(self) -> str:
+        """Library, provider, precision and threads, and which better provider was refused and why."""
+        if self._provider is None:
+            return "onnxruntime, not loaded"
+        import onnxruntime
+
+        asked = self._recipe.options.compute_precision
+        precision = self._provider.precision
+        if precision == "fp32" and asked != "fp32":
+            precision = f"fp32 ({asked} was allowed, this processor has no arithmetic for it)"
+        line = f"onnxruntime {onnxruntime.__version__}, {self._provider.name}, {precision}, "
+        line += f"{self._threads()} threads"
+        return line + "".join(f"; {reason}" for reason in self._refused)
+
+    def __enter__(self) -> OnnxRuntimeEngine:
+        if self._session is None:
+            self._session, self._provider = self._open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session = None
+        self._provider = None
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+        """Bind arrays by address: no copy and no allocation when the returned function runs.
+
+        Raises:
+            InvalidInput: an array does not fit the graph.
+            EngineError: when run, if ONNX Runtime fails.
+        """
+        sizes = check_arrays(inputs, self.graph.inputs, "inputs")
+        for name, size in check_arrays(outputs, self.graph.outputs, "outputs").items():
+            if sizes.get(name, size) != size:
+                raise EngineError(
+                    f"outputs of {self.graph.kind} have another {name} than its inputs"
+                )
+        session = self._acquired()
+        binding = session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        kept = (dict(inputs), dict(outputs))
+
+        def call() -> None:
+            assert kept
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:
+                raise self._failed(error) from error
+
+        return call
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once; outputs are new arrays in the graph's declared types."""
+        check_arrays(inputs, self.graph.inputs, "inputs")
+        names = [tensor.name for tensor in self.graph.outputs]
+        try:
+            results = self._acquired().run(names, dict(inputs))
+        except Exception as error:
+            raise self._failed(error) from error
+        return {
+            tensor.name: np.asarray(result, dtype=dtype_of(tensor))
+            for tensor, result in zip(self.graph.outputs, results, strict=True)
+        }
+
+    def _acquired(self) -> Any:
+        if self._session is None:
+            raise EngineError(
+                f"the {self.graph.kind} engine is not loaded", hint="use `with engine:`"
+            )
+        return self._session
+
+    def _failed(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"onnxruntime failed in {self.graph.kind} ({one_line(str(error))[:300]})"
+        )
+
+    def _threads(self) -> int:
+        if self.graph.kind in _SINGLE_THREADED:
+            return 1
+        return self._recipe.options.threads or usable_cores()
+
+    def _open(self) -> tuple[Any, Provider]:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependency(
+                "onnxruntime is not installed",
+                hint="pip install 'sld-edge[cpu]', or 'sld-edge[gpu]' for NVIDIA cards",
+            ) from error
+        self._refused = []
+        for provider in candidates(self._recipe.options, threads=self._threads()):
+            try:
+                return self._session_on(onnxruntime, provider), provider
+            except Exception as error:
+                self._refused.append(f"{provider.name} refused: {one_line(str(error))[:200]}")
+        raise EngineError(
+            f"no execution provider could load {self._recipe.file.name} ({'; '.join(self._refused)})"
+        )
+
+    def _session_on(self, onnxruntime: Any, provider: Provider) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads()
+        options.log_severity_level = 3
+        file = self._recipe.file
+        if provider.devices:
+            options.add_provider_for_devices(list(provider.devices), provider.options)
+            session = onnxruntime.InferenceSession(str(file), options)
+        else:
+            if provider.short_name in ("cpu", "cuda"):
+                file = self._recipe.file_for("onnxruntime")
+            session = onnxruntime.InferenceSession(
+                str(file), options, providers=[(provider.name, provider.options)]
+            )
+        # A provider whose libraries do not load is dropped with a mere warning: that must not pass unseen.
+        if session.get_providers()[0] != provider.name:
+            raise EngineError("it did not load on this machine")
+        return session
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,42 @@
+"""A progress bar for the denoising steps: on a terminal only, unless told otherwise."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def step_progress(total: int, show: bool | None) -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each of ``total`` steps; it draws on standard error.
+
+    Args:
+        total: Number of steps.
+        show: None shows the bar when standard error is a terminal.
+    """
+    if show is False or (show is None and not sys.stderr.isatty()):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("denoising"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,72 @@
+"""What every shell command does the same: one line for an error, an exit status, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from sld_edge.errors import SldError, one_line
+
+INTERRUPTED = 130
+
+
+class OneLineCommand(click.Command):
+    """A click command that turns every user error, the shell's own included, into one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; never returns normally when started from a shell."""
+        kwargs["standalone_mode"] = False
+        _quiet_logging()
+        with one_line_errors():
+            sys.exit(super().main(*args, **kwargs) or 0)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print a user's error as one line on standard error and leave with its exit status."""
+    try:
+        yield
+    except SldError as error:
+        _leave(str(error), error.exit_code)
+    except click.UsageError as error:
+        hint = f" — see {error.ctx.command_path} --help" if error.ctx else ""
+        _leave(error.format_message() + hint, 2)
+    except click.ClickException as error:
+        _leave(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _leave("interrupted, nothing half-written was left behind", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        _leave(f"{what}: {error.filename}" if error.filename else what, 9)
+    except MemoryError:
+        _leave("not enough memory — use a smaller size or batch, or an fp16 bundle", 12)
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Tell a person something: on standard error, so that standard output stays for results."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def _leave(text: str, status: int) -> None:
+    click.echo(f"error: {one_line(text)}", err=True)
+    sys.exit(status)
+
+
+def _quiet_logging() -> None:
+    """Warnings of this package as one plain line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logger = logging.getLogger("sld_edge")
+    if not logger.handlers:
+        logger.addHandler(handler)
+        logger.propagate = False
