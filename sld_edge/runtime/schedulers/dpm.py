@@ -1,0 +1,149 @@
+"""DPM-Solver++ (arXiv 2211.01095) and DPM-Solver (2206.00927), multistep, with or without noise.
+
+λ = log(α/σ), h the growth of λ over the step. The "++" solvers extrapolate the data prediction x₀,
+the others the noise prediction ε.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.runtime.schedulers.noise_schedule import TERMINAL_ALPHA, alphas_cumprod, train_sigmas
+from sld_edge.runtime.schedulers.settings import Settings
+from sld_edge.runtime.schedulers.spacing import SigmaPath, whole_sigma_path
+from sld_edge.runtime.schedulers.table import (
+    Row,
+    Table,
+    data_prediction,
+    noise_prediction,
+    pushed,
+    symbols,
+    vp_levels,
+)
+
+_FEW_STEPS: Final = 15  # below this many, lower_order_final applies
+
+
+def dpm_path(s: Settings, steps: int, timesteps: NDArray[np.float64] | None = None) -> SigmaPath:
+    """Levels of a run, leaving out the noisiest where λ is below ``lambda_min_clipped``."""
+    bar = alphas_cumprod(s, terminal=TERMINAL_ALPHA)
+    lambdas = np.log(np.sqrt(bar)) - np.log(np.sqrt(np.float32(1) - bar))
+    cut = int(np.searchsorted(lambdas[::-1], np.float32(s.lambda_min_clipped)))
+    return whole_sigma_path(
+        s,
+        train_sigmas(bar),
+        steps,
+        last=s.num_train_timesteps - cut,
+        timesteps=timesteps,
+        round_curve=s.beta_schedule != "squaredcos_cap_v2",
+    )
+
+
+def dpm_table(s: Settings, path: SigmaPath) -> Table:
+    """The state remembers the ``solver_order − 1`` predictions before this one."""
+    count = len(path.timesteps)
+    alphas, vp_sigmas = vp_levels(path.sigmas)
+    lambdas = -np.log(path.sigmas)
+    x, history, out = symbols(s.solver_order - 1)
+    predict = data_prediction if s.algorithm_type.endswith("++") else noise_prediction
+    rows, noise = [], np.zeros(count)
+    for i in range(count):
+        known = [predict(s.prediction_type, x, out, alphas[i], vp_sigmas[i]), *history]
+        order = _order(s, i, count)
+        step = _Step(
+            s,
+            alphas=(alphas[i], alphas[i + 1]),
+            sigmas=(vp_sigmas[i], vp_sigmas[i + 1]),
+            lambdas=lambdas[max(i - order + 1, 0) : i + 2],
+        )
+        rows.append([step.sample(x, known[:order]), *pushed(history, known[0])])
+        noise[i] = step.noise()
+    return Table(path.timesteps, np.ones(count), np.array(rows), noise, 1.0)
+
+
+def _order(s: Settings, i: int, count: int) -> int:
+    """Order of step ``i``: what is remembered by then, and lower towards the end where asked."""
+    order = min(s.solver_order, i + 1)
+    steady_end = s.lower_order_final and count < _FEW_STEPS
+    if i == count - 1 and (s.euler_at_final or steady_end or s.final_sigmas_type == "zero"):
+        return 1
+    if i == count - 2 and steady_end:
+        return min(order, 2)
+    return order
+
+
+class _Step:
+    """One step from σ_s to σ_t: the exact linear part, and weights on the prediction and its slopes."""
+
+    def __init__(
+        self,
+        s: Settings,
+        *,
+        alphas: tuple[float, float],
+        sigmas: tuple[float, float],
+        lambdas: NDArray[np.float64],
+    ) -> None:
+        self._heun = s.solver_type == "heun"
+        self._data = s.algorithm_type.endswith("++")
+        self._stochastic = s.algorithm_type.startswith("sde-")
+        self._alphas, self._sigmas = alphas, sigmas
+        self._lambdas = lambdas  # … λ_s1, λ_s, λ_t
+        self._h = float(lambdas[-1] - lambdas[-2])
+
+    def sample(self, x: Row, known: list[Row]) -> Row:
+        """The next sample without its noise. ``known``: predictions, newest first."""
+        if self._h == 0.0:
+            return x
+        keep, weights = self._weights()
+        slopes = _slopes(known, self._lambdas)
+        if len(slopes) == 2 and not self._heun:
+            weights = [weights[0], weights[0] / 2]
+        return np.asarray(sum((w * d for w, d in zip(weights, slopes, strict=False)), keep * x))
+
+    def noise(self) -> float:
+        """Standard deviation of the fresh noise."""
+        if not self._stochastic or self._h == 0.0:
+            return 0.0
+        grown = -np.expm1(-2 * self._h) if self._data else np.expm1(2 * self._h)
+        return float(self._sigmas[1] * np.sqrt(grown))
+
+    def _weights(self) -> tuple[float, list[float]]:
+        """Factor of the sample; weights of the value, slope and curvature of the prediction.
+
+        Each is an integral of the exact solution's kernel against 1, (λ − λ_s)/h and its square
+        over two; diffusers' curvature weights are kept where they differ from those.
+        """
+        h = self._h
+        (alpha_s, alpha_t), (sigma_s, sigma_t) = self._alphas, self._sigmas
+        if self._data and not self._stochastic:
+            e = np.expm1(-h)
+            ratio = sigma_t / sigma_s
+            return ratio, [-alpha_t * e, alpha_t * (e / h + 1), -alpha_t * ((e + h) / h**2 - 0.5)]
+        if self._data:
+            e = np.expm1(-2 * h)
+            ratio = sigma_t / sigma_s * np.exp(-h)
+            second = alpha_t * (e / (2 * h) + 1)
+            return ratio, [-alpha_t * e, second, -alpha_t * ((e + 2 * h) / (2 * h) ** 2 + 0.5)]
+        e = np.expm1(h)
+        ratio = alpha_t / alpha_s
+        times = 2.0 if self._stochastic else 1.0
+        weights = [-e, -(e / h - 1), -((e - h) / h**2 - 0.5)]
+        return ratio, [times * sigma_t * w for w in weights]
+
+
+def _slopes(known: list[Row], lambdas: NDArray[np.float64]) -> list[Row]:
+    """Value, slope and curvature of the prediction in units of the step, by divided differences."""
+    newest = known[0]
+    if len(known) == 1:
+        return [newest]
+    h = lambdas[-1] - lambdas[-2]
+    r0 = (lambdas[-2] - lambdas[-3]) / h
+    first = (newest - known[1]) / r0
+    if len(known) == 2:
+        return [newest, first]
+    r1 = (lambdas[-3] - lambdas[-4]) / h
+    bent = (first - (known[1] - known[2]) / r1) / (r0 + r1)
+    return [newest, first + r0 * bent, bent]

@@ -1,0 +1,119 @@
+"""Schedulers that remember nothing: DDIM, Euler, Euler ancestral and LCM."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.runtime.schedulers.noise_schedule import TERMINAL_ALPHA, alphas_cumprod, train_sigmas
+from sld_edge.runtime.schedulers.settings import Settings
+from sld_edge.runtime.schedulers.spacing import (
+    SigmaPath,
+    sigma_path,
+    spaced_timesteps,
+    timesteps_from_sigmas,
+)
+from sld_edge.runtime.schedulers.table import (
+    Table,
+    data_prediction,
+    noise_prediction,
+    symbols,
+    vp_levels,
+)
+
+_SIGMA_DATA: Final = 0.5  # LCM's boundary condition (arXiv 2310.04378, appendix)
+
+
+def ddim_table(s: Settings, steps: int, eta: float) -> Table:
+    """DDIM (arXiv 2010.02502, eq. 12 and 16), η = ``eta``."""
+    timesteps = spaced_timesteps(s, steps)
+    bar = alphas_cumprod(s).astype(np.float64)
+    final = 1.0 if s.set_alpha_to_one else float(bar[0])
+    x, _, out = symbols(0)
+    rows, noise = [], []
+    for t in timesteps.astype(int):
+        previous = t - s.num_train_timesteps // steps
+        a, a_prev = bar[t], bar[previous] if previous >= 0 else final
+        alpha, sigma = np.sqrt(a), np.sqrt(1 - a)
+        x0 = data_prediction(s.prediction_type, x, out, alpha, sigma)
+        eps = noise_prediction(s.prediction_type, x, out, alpha, sigma)
+        std = eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
+        rows.append([np.sqrt(a_prev) * x0 + np.sqrt(max(1 - a_prev - std**2, 0.0)) * eps])
+        noise.append(std)
+    return Table(timesteps, np.ones(len(rows)), np.array(rows), np.array(noise), 1.0)
+
+
+def lcm_table(s: Settings, steps: int, timesteps: NDArray[np.float64] | None) -> Table:
+    """Multistep latent consistency sampling (arXiv 2310.04378, algorithm 3).
+
+    The timesteps are spread over the ``original_inference_steps`` the model was distilled on;
+    ``steps`` must not exceed them.
+    """
+    if timesteps is None:
+        stride = s.num_train_timesteps // s.original_inference_steps
+        distilled = (np.arange(s.original_inference_steps, 0, -1) * stride - 1).astype(np.float64)
+        picks = np.floor(np.linspace(0, len(distilled), steps, endpoint=False))
+        timesteps = distilled[picks.astype(int)]
+    bar = alphas_cumprod(s).astype(np.float64)[timesteps.astype(int)]
+    x, _, out = symbols(0)
+    rows, noise = [], []
+    for i, t in enumerate(timesteps):
+        scaled = t * s.timestep_scaling
+        skip = _SIGMA_DATA**2 / (scaled**2 + _SIGMA_DATA**2)
+        keep = scaled / np.sqrt(scaled**2 + _SIGMA_DATA**2)
+        x0 = data_prediction(s.prediction_type, x, out, np.sqrt(bar[i]), np.sqrt(1 - bar[i]))
+        denoised = keep * x0 + skip * x
+        last = i == len(timesteps) - 1
+        rows.append([denoised if last else np.sqrt(bar[i + 1]) * denoised])
+        noise.append(0.0 if last else np.sqrt(1 - bar[i + 1]))
+    return Table(timesteps, np.ones(len(rows)), np.array(rows), np.array(noise), 1.0)
+
+
+def euler_path(
+    s: Settings,
+    steps: int,
+    timesteps: NDArray[np.float64] | None = None,
+    sigmas: NDArray[np.float64] | None = None,
+) -> SigmaPath:
+    """Levels of the Euler schedulers: spaced, or the given timesteps, or the given sigmas."""
+    train = train_sigmas(alphas_cumprod(s, terminal=TERMINAL_ALPHA))
+    if sigmas is None:
+        path = sigma_path(s, train, steps, timesteps)
+    else:
+        given = sigmas.astype(np.float32)
+        found = timesteps_from_sigmas(given[:-1], train).astype(np.float32)
+        path = SigmaPath(found.astype(np.float64), given.astype(np.float64))
+    if s.timestep_type == "continuous" and s.prediction_type == "v_prediction":
+        logs = 0.25 * np.log(path.sigmas[: len(path.timesteps)])
+        path = path._replace(timesteps=logs.astype(np.float32).astype(np.float64))
+    return path
+
+
+def euler_table(s: Settings, path: SigmaPath, *, ancestral: bool = False) -> Table:
+    """Euler steps (arXiv 2206.00364, algorithm 1 without churn), or ancestral ones.
+
+    An ancestral step goes down to σ_down and adds σ_up of fresh noise, σ_down² + σ_up² = σ_next².
+    """
+    count = len(path.timesteps)
+    sigmas = path.sigmas
+    alphas, vp_sigmas = vp_levels(sigmas)
+    x, _, out = symbols(0)
+    rows, noise = [], []
+    for i in range(count):
+        here, there = sigmas[i], sigmas[i + 1]
+        x0 = data_prediction(s.prediction_type, x * alphas[i], out, alphas[i], vp_sigmas[i])
+        up = np.sqrt(there**2 * (here**2 - there**2) / here**2) if ancestral else 0.0
+        down = np.sqrt(there**2 - up**2)
+        rows.append([x + (down - here) * (x - x0) / here])
+        noise.append(up)
+    return Table(
+        path.timesteps, alphas[:count], np.array(rows), np.array(noise), initial_sigma(s, path)
+    )
+
+
+def initial_sigma(s: Settings, path: SigmaPath) -> float:
+    """Standard deviation of the first sample: σ, or σ and data where spacing starts lower."""
+    highest = float(path.sigmas.max())
+    return highest if s.timestep_spacing != "leading" else float(np.sqrt(highest**2 + 1.0))

@@ -1,0 +1,136 @@
+"""What a caller asks of a scheduler, checked at the door."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.errors import InvalidInput
+from sld_edge.runtime.schedulers.families import FAMILIES
+from sld_edge.runtime.schedulers.settings import Resolved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How many steps, how much DDIM noise, and the levels to visit if the caller names them."""
+
+    steps: int
+    eta: float
+    timesteps: NDArray[np.float64] | None
+    sigmas: NDArray[np.float64] | None
+
+
+def checked_request(
+    resolved: Resolved,
+    *,
+    steps: Any,
+    eta: Any,
+    timesteps: Sequence[int | float] | None,
+    sigmas: Sequence[float] | None,
+) -> Request:
+    """The request in plain types.
+
+    Raises:
+        InvalidInput: A value of the wrong type or out of range, or levels this family cannot visit.
+    """
+    checked_eta = _eta(eta)
+    if timesteps is not None and sigmas is not None:
+        raise InvalidInput("timesteps and sigmas exclude each other", hint="give one of them")
+    if timesteps is not None:
+        times = _timesteps(resolved, timesteps)
+        return Request(steps=len(times), eta=checked_eta, timesteps=times, sigmas=None)
+    if sigmas is not None:
+        levels = _sigmas(resolved, sigmas)
+        return Request(steps=len(levels) - 1, eta=checked_eta, timesteps=None, sigmas=levels)
+    count = _steps(resolved, steps)
+    return Request(steps=count, eta=checked_eta, timesteps=None, sigmas=None)
+
+
+def _steps(resolved: Resolved, steps: Any) -> int:
+    s = resolved.settings
+    most, hint = s.num_train_timesteps, "use a whole number from 1 to "
+    if resolved.family.name == "lcm":
+        most = s.original_inference_steps
+    try:
+        count = operator.index(steps)
+    except TypeError:
+        count = 0
+    if isinstance(steps, (bool, np.bool_)) or not 1 <= count <= most:
+        raise InvalidInput("num_inference_steps", value=steps, hint=f"{hint}{most}")
+    # A spacing may start past the training schedule; only interpolating families can go there.
+    whole = resolved.family.name in ("ddim", "pndm") and s.timestep_spacing == "leading"
+    reach = (count - 1) * (s.num_train_timesteps // count) + s.steps_offset
+    if whole and reach >= s.num_train_timesteps:
+        raise InvalidInput(
+            "leading timesteps start past the training schedule at num_inference_steps",
+            value=steps,
+            hint="use fewer steps or another scheduler",
+        )
+    return count
+
+
+def _eta(eta: Any) -> float:
+    real = isinstance(eta, (int, float, np.integer, np.floating)) and not isinstance(eta, bool)
+    if not real or not 0.0 <= eta <= 1.0:
+        raise InvalidInput("eta", value=eta, hint="use a number from 0 to 1")
+    return float(eta)
+
+
+def _timesteps(resolved: Resolved, given: Sequence[int | float]) -> NDArray[np.float64]:
+    _check_takes(resolved, "timesteps", given)
+    times = _falling("timesteps", given)
+    last = resolved.settings.num_train_timesteps - 1
+    if times[0] > last or times[-1] < 0:
+        raise InvalidInput("timesteps out of range", value=given, hint=f"use 0 to {last}")
+    if resolved.family.name != "euler" and (times % 1 != 0).any():
+        raise InvalidInput(
+            f"timesteps of {resolved.name} must be whole", value=given, hint="round them"
+        )
+    s = resolved.settings
+    if s.use_karras_sigmas or s.use_exponential_sigmas:
+        raise InvalidInput(
+            "timesteps cannot be chosen together with Karras or exponential sigmas",
+            value=resolved.name,
+            hint="choose the scheduler without them",
+        )
+    if s.timestep_type == "continuous" and s.prediction_type == "v_prediction":
+        raise InvalidInput("timesteps cannot be chosen with continuous v-prediction", value=given)
+    return times
+
+
+def _sigmas(resolved: Resolved, given: Sequence[float]) -> NDArray[np.float64]:
+    _check_takes(resolved, "sigmas", given)
+    levels = _falling("sigmas", given)
+    if len(levels) < 2 or levels[-1] < 0:
+        raise InvalidInput(
+            "sigmas", value=given, hint="give two or more, none negative, the last where to end (0)"
+        )
+    return levels
+
+
+def _check_takes(resolved: Resolved, what: str, given: object) -> None:
+    if what not in resolved.family.custom:
+        takers = ", ".join(name for name, family in FAMILIES.items() if what in family.custom)
+        raise InvalidInput(
+            f"scheduler {resolved.name} takes no {what}", value=given, hint=f"use {takers}"
+        )
+
+
+def _falling(what: str, given: Any) -> NDArray[np.float64]:
+    """``given`` as a non-empty strictly falling array of finite numbers."""
+    hint = "give a falling list of numbers"
+    try:
+        values = np.array(list(given))
+    except (TypeError, ValueError):
+        raise InvalidInput(what, value=given, hint=hint) from None
+    if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
+        raise InvalidInput(what, value=given, hint=hint)
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all() or (np.diff(values) >= 0).any():
+        raise InvalidInput(what, value=given, hint=hint)
+    return values

@@ -1,0 +1,177 @@
+"""A scheduler as plain data: timesteps, input scales and one small matrix a network evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.errors import InvalidInput
+from sld_edge.runtime.schedulers.dpm import dpm_path, dpm_table
+from sld_edge.runtime.schedulers.families import scheduler_names
+from sld_edge.runtime.schedulers.lms import lms_table
+from sld_edge.runtime.schedulers.noise_schedule import alphas_cumprod, train_sigmas
+from sld_edge.runtime.schedulers.one_step import ddim_table, euler_path, euler_table, lcm_table
+from sld_edge.runtime.schedulers.pndm import pndm_table
+from sld_edge.runtime.schedulers.request import Request, checked_request
+from sld_edge.runtime.schedulers.settings import Settings, resolve_settings
+from sld_edge.runtime.schedulers.spacing import sigma_path
+from sld_edge.runtime.schedulers.table import Table
+from sld_edge.runtime.schedulers.unipc import unipc_path, unipc_table
+
+__all__ = ["Schedule", "build_schedule", "scheduler_names"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Schedule:
+    """A scheduler's whole run: N network evaluations over a state of the sample and k memories.
+
+    One evaluation, S being the state [x, h₁ … h_k] and e the guided network output::
+
+        e  = network(x · input_scale[i], timesteps[i])
+        S' = matrices[i] · [S; e];  x' += noise_scale[i] · z      z a fresh unit gaussian
+
+    The state starts as [unit gaussian · init_noise_sigma, 0 …]; the final x' is the latent.
+
+    Attributes:
+        name: Canonical name, e.g. ``"pndm"``.
+        timesteps: [N] what the network is told at each evaluation; falling, not always whole.
+        input_scale: [N] factor on the sample before the network.
+        matrices: [N, k+1, k+2] see above.
+        noise_scale: [N] standard deviation of the noise added to the sample; 0 where none is.
+        init_noise_sigma: Standard deviation of the first sample.
+        steps: Number of inference steps asked for (N differs for PNDM).
+        config: What was resolved, JSON-able, for the record. ``forced`` in it lists settings
+            changed against the checkpoint.
+    """
+
+    name: str
+    timesteps: NDArray[np.float64]
+    input_scale: NDArray[np.float64]
+    matrices: NDArray[np.float64]
+    noise_scale: NDArray[np.float64]
+    init_noise_sigma: float
+    steps: int
+    config: dict[str, Any]
+
+    @property
+    def evaluations(self) -> int:
+        """N, how often the network runs."""
+        return len(self.timesteps)
+
+    @property
+    def history(self) -> int:
+        """k, how many arrays the state holds besides the sample."""
+        return int(self.matrices.shape[1]) - 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any evaluation adds fresh noise."""
+        return bool(self.noise_scale.any())
+
+    def apply(
+        self,
+        i: int,
+        state: NDArray[Any],
+        model_output: NDArray[Any],
+        noise: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """The state after evaluation ``i``.
+
+        Args:
+            i: Evaluation, 0 … N−1.
+            state: [k+1, …], row 0 the sample.
+            model_output: […] the (guided) network output for that sample.
+            noise: […] unit gaussian; needed where ``noise_scale[i]`` is not 0, unused elsewhere.
+
+        Returns:
+            [k+1, …], of the state's dtype.
+
+        Raises:
+            InvalidInput: Noise is needed and missing.
+        """
+        known = np.concatenate([state, model_output[None]]).astype(state.dtype, copy=False)
+        moved = np.tensordot(self.matrices[i].astype(state.dtype), known, axes=1)
+        if self.noise_scale[i] != 0.0:
+            if noise is None:
+                raise InvalidInput(f"scheduler {self.name} needs noise", value=noise)
+            moved[0] += (self.noise_scale[i] * noise).astype(state.dtype)
+        return np.asarray(moved)
+
+
+def build_schedule(
+    name: str | None,
+    config: Mapping[str, Any],
+    *,
+    steps: int,
+    eta: float = 0.0,
+    timesteps: Sequence[int | float] | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> Schedule:
+    """Compute the table of a run.
+
+    Args:
+        name: A scheduler of ``scheduler_names()``, a diffusers class name or a common label such as
+            "DPM++ 2M Karras"; ``None`` for the checkpoint's own.
+        config: The checkpoint's ``scheduler_config.json``.
+        steps: Number of inference steps, 1 … num_train_timesteps. Ignored if timesteps or sigmas
+            are given.
+        eta: η of DDIM, 0 (deterministic) … 1 (as noisy as DDPM). Other schedulers ignore it.
+        timesteps: Visit these instead (falling); Euler, DPM-Solver++ and LCM only.
+        sigmas: Visit these instead (falling, the last one is where the run ends, usually 0); Euler
+            only.
+
+    Raises:
+        InvalidInput: Unknown scheduler, a value outside sense, or an unsupported option.
+    """
+    resolved = resolve_settings(name, config)
+    request = checked_request(resolved, steps=steps, eta=eta, timesteps=timesteps, sigmas=sigmas)
+    with np.errstate(all="ignore"):
+        table = _TABLES[resolved.family.name](resolved.settings, request)
+    if not all(np.isfinite(array).all() for array in table):
+        raise InvalidInput(
+            f"scheduler {resolved.name} has no finite solution for these settings",
+            value=request.steps,
+            hint="use fewer steps or another spacing; zero terminal SNR needs v_prediction",
+        )
+    for array in table[:4]:
+        array.setflags(write=False)
+    record = resolved.record()
+    if resolved.family.name == "ddim":
+        record["eta"] = request.eta
+    for key in ("timesteps", "sigmas"):
+        given = getattr(request, key)
+        if given is not None:
+            record[key] = given.tolist()
+    return Schedule(
+        name=resolved.name,
+        timesteps=table.timesteps,
+        input_scale=table.input_scale,
+        matrices=table.matrices,
+        noise_scale=table.noise_scale,
+        init_noise_sigma=float(table.init_noise_sigma),
+        steps=request.steps,
+        config=record,
+    )
+
+
+def _lms(s: Settings, r: Request) -> Table:
+    # LMS ends its Karras curve on the spaced sigmas whatever the file says.
+    if s.use_karras_sigmas:
+        s = replace(s, sigma_min=None, sigma_max=None)
+    return lms_table(s, sigma_path(s, train_sigmas(alphas_cumprod(s)), r.steps))
+
+
+_TABLES: Mapping[str, Callable[[Settings, Request], Table]] = {
+    "ddim": lambda s, r: ddim_table(s, r.steps, r.eta),
+    "pndm": lambda s, r: pndm_table(s, r.steps),
+    "euler": lambda s, r: euler_table(s, euler_path(s, r.steps, r.timesteps, r.sigmas)),
+    "euler_ancestral": lambda s, r: euler_table(s, euler_path(s, r.steps), ancestral=True),
+    "dpmpp_2m": lambda s, r: dpm_table(s, dpm_path(s, r.steps, r.timesteps)),
+    "lms": _lms,
+    "unipc": lambda s, r: unipc_table(s, unipc_path(s, r.steps)),
+    "lcm": lambda s, r: lcm_table(s, r.steps, r.timesteps),
+}

@@ -1,0 +1,264 @@
+"""Scheduler settings, resolved once from a checkpoint's configuration and checked at the door."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from sld_edge.errors import InvalidInput
+from sld_edge.runtime.schedulers.families import Family, family_from_name
+
+MAX_TRAIN_TIMESTEPS: Final = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a table is computed from. A family reads the fields that concern it."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: str = "epsilon"
+    timestep_spacing: str = "linspace"
+    steps_offset: int = 0
+    rescale_betas_zero_snr: bool = False
+    clip_sample: bool = False
+    set_alpha_to_one: bool = False
+    skip_prk_steps: bool = False
+    interpolation_type: str = "linear"
+    timestep_type: str = "discrete"
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    final_sigmas_type: str = "zero"
+    solver_order: int = 2
+    solver_type: str = "midpoint"
+    algorithm_type: str = "dpmsolver++"
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    lambda_min_clipped: float = -math.inf
+    predict_x0: bool = True
+    disable_corrector: tuple[int, ...] = ()
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A family with its settings and what was changed on the way."""
+
+    family: Family
+    settings: Settings
+    forced: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The canonical name of what was resolved, e.g. ``dpmpp_2m_karras``."""
+        name = self.family.name
+        if name == "dpmpp_2m" and self.settings.algorithm_type.startswith("sde-"):
+            name += "_sde"
+        return name + "_karras" if self.settings.use_karras_sigmas else name
+
+    def record(self) -> dict[str, Any]:
+        """The resolved settings as JSON-able values, for the record of an image."""
+        known = {f.name for f in fields(Settings)} & self.family.keys
+        record: dict[str, Any] = {"_class_name": self.family.class_name}
+        for key in sorted(known):
+            value = getattr(self.settings, key)
+            if isinstance(value, tuple):
+                value = list(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                value = None
+            record[key] = value
+        if self.forced:
+            record["forced"] = dict(self.forced)
+        return record
+
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "timestep_spacing": ("linspace", "leading", "trailing"),
+    "interpolation_type": ("linear", "log_linear"),
+    "timestep_type": ("discrete", "continuous"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+}
+_ALGORITHMS: Final = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver")
+
+#: What no table can express (thresholding depends on the data) or Stable Diffusion does not use.
+_REFUSED: Final = (
+    "thresholding",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+    "use_flow_sigmas",
+    "use_dynamic_shifting",
+    "variance_type",
+    "solver_p",
+    "shift_terminal",
+)
+
+
+def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
+    """Settings of scheduler ``name`` for a checkpoint.
+
+    A key counts only if the file states it and the family knows it; everything else takes the
+    family's default — what diffusers' ``OtherScheduler.from_config(checkpoint_scheduler.config)``
+    does. Then, as ``StableDiffusionPipelineSafe`` does, ``steps_offset`` becomes 1 and
+    ``clip_sample`` false; both are noted in ``forced``.
+
+    Raises:
+        InvalidInput: Unknown scheduler, a value outside sense, or an option that is refused.
+    """
+    if not isinstance(config, Mapping):
+        raise InvalidInput("scheduler configuration is not a mapping", value=config)
+    family, implied = family_from_name(name, config)
+    assumed = config.get("_use_default_values") or ()
+    stated = {
+        key: value
+        for key, value in config.items()
+        if key in family.keys and key not in assumed and value is not None
+    }
+    if "use_karras_sigmas" in implied:
+        stated.pop("use_exponential_sigmas", None)
+        stated.pop("use_beta_sigmas", None)
+    stated = {**family.defaults, **stated, **implied}
+    for key in _REFUSED:
+        if stated.pop(key, False) not in (False, None):
+            raise InvalidInput(
+                f"scheduler option {key} is not supported",
+                value=config.get(key),
+                hint="set it to false in scheduler_config.json or choose another scheduler",
+            )
+    names = [f.name for f in fields(Settings)]
+    values = {key: _checked(key, stated[key]) for key in names if key in stated}
+    forced: dict[str, Any] = {}
+    if values.get("steps_offset", 0) != 1:
+        forced["steps_offset"] = 1
+    if values.get("clip_sample", False):
+        forced["clip_sample"] = False
+    settings = Settings(**{**values, **_translated(family, values), **forced})
+    _check_together(family, settings)
+    return Resolved(family=family, settings=settings, forced=forced)
+
+
+def _translated(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Solver names of a sibling class, mapped the way diffusers maps them."""
+    changed: dict[str, Any] = {}
+    solver = values.get("solver_type")
+    if family.name == "dpmpp_2m":
+        if solver in ("logrho", "bh1", "bh2"):
+            changed["solver_type"] = "midpoint"
+        if values.get("algorithm_type") == "deis":
+            changed["algorithm_type"] = "dpmsolver++"
+    if family.name == "unipc" and solver in ("midpoint", "heun", "logrho"):
+        changed["solver_type"] = "bh2"
+    return changed
+
+
+def _checked(key: str, value: Any) -> Any:
+    """``value`` in the type of field ``key``; InvalidInput when it has another or no sense."""
+    default = getattr(Settings, key)
+    if key in ("trained_betas", "disable_corrector"):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise InvalidInput(f"scheduler setting {key} must be a list", value=value)
+        kind = int if key == "disable_corrector" else float
+        return tuple(_number(key, item, kind) for item in value)
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise InvalidInput(
+            f"scheduler setting {key}", value=value, hint=f"use one of {', '.join(_CHOICES[key])}"
+        )
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise InvalidInput(f"scheduler setting {key} must be true or false", value=value)
+        return value
+    if isinstance(default, str):
+        if not isinstance(value, str):
+            raise InvalidInput(f"scheduler setting {key} must be text", value=value)
+        return value
+    return _number(key, value, int if isinstance(default, int) else float)
+
+
+def _number(key: str, value: Any, kind: type[int] | type[float]) -> int | float:
+    ok = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not ok or (key != "lambda_min_clipped" and not math.isfinite(value)):
+        what = "a whole number" if kind is int else "a finite number"
+        raise InvalidInput(f"scheduler setting {key} must be {what}", value=value)
+    return kind(value)
+
+
+def _check_together(family: Family, s: Settings) -> None:
+    """Refuse settings that are out of range or contradict each other."""
+    if not 2 <= s.num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
+        raise InvalidInput(
+            "scheduler setting num_train_timesteps",
+            value=s.num_train_timesteps,
+            hint=f"use 2 to {MAX_TRAIN_TIMESTEPS}",
+        )
+    if s.prediction_type not in family.predictions:
+        raise InvalidInput(
+            f"prediction_type is not supported by {family.name}",
+            value=s.prediction_type,
+            hint=f"use one of {', '.join(sorted(family.predictions))}",
+        )
+    if s.trained_betas is not None:
+        if len(s.trained_betas) != s.num_train_timesteps:
+            raise InvalidInput(
+                "trained_betas must have num_train_timesteps values",
+                value=len(s.trained_betas),
+                hint=f"expected {s.num_train_timesteps}",
+            )
+        if not all(0.0 < beta < 1.0 for beta in s.trained_betas):
+            raise InvalidInput("trained_betas must lie between 0 and 1", value=s.trained_betas)
+    elif s.beta_schedule != "squaredcos_cap_v2":
+        for key, beta in (("beta_start", s.beta_start), ("beta_end", s.beta_end)):
+            if not 0.0 < beta < 1.0:
+                raise InvalidInput(f"scheduler setting {key} must lie between 0 and 1", value=beta)
+    if s.use_karras_sigmas and s.use_exponential_sigmas:
+        raise InvalidInput(
+            "use_karras_sigmas and use_exponential_sigmas exclude each other", hint="keep one"
+        )
+    for key, sigma in (("sigma_min", s.sigma_min), ("sigma_max", s.sigma_max)):
+        if sigma is not None and sigma <= 0.0:
+            raise InvalidInput(f"scheduler setting {key} must be above 0", value=sigma)
+    if "solver_order" in family.keys:
+        _check_solver(family, s)
+    if not 1 <= s.original_inference_steps <= s.num_train_timesteps:
+        raise InvalidInput(
+            "scheduler setting original_inference_steps",
+            value=s.original_inference_steps,
+            hint=f"use 1 to {s.num_train_timesteps}",
+        )
+
+
+def _check_solver(family: Family, s: Settings) -> None:
+    if not 1 <= s.solver_order <= 3:
+        raise InvalidInput(
+            "scheduler setting solver_order", value=s.solver_order, hint="use 1 to 3"
+        )
+    types = ("bh1", "bh2") if family.name == "unipc" else ("midpoint", "heun")
+    if s.solver_type not in types:
+        raise InvalidInput(
+            "scheduler setting solver_type", value=s.solver_type, hint=f"use {' or '.join(types)}"
+        )
+    if family.name != "dpmpp_2m":
+        return
+    if s.algorithm_type not in _ALGORITHMS:
+        raise InvalidInput(
+            "scheduler setting algorithm_type",
+            value=s.algorithm_type,
+            hint=f"use one of {', '.join(_ALGORITHMS)}",
+        )
+    if s.algorithm_type in ("dpmsolver", "sde-dpmsolver") and s.final_sigmas_type == "zero":
+        raise InvalidInput(
+            "algorithm_type needs final_sigmas_type 'sigma_min'",
+            value=s.algorithm_type,
+            hint="noise-predicting solvers have no step to sigma 0",
+        )
+    if s.algorithm_type == "sde-dpmsolver" and s.solver_order == 3:
+        raise InvalidInput(
+            "sde-dpmsolver has no third-order step", value=3, hint="use solver_order 2"
+        )
