@@ -22,7 +22,7 @@ class OneLineCommand(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; never returns normally when started from a shell."""
         kwargs["standalone_mode"] = False
-        _quiet_logging()
+        quiet_logging()
         with one_line_errors():
             sys.exit(super().main(*args, **kwargs) or 0)
 
@@ -62,7 +62,7 @@ def _leave(text: str, status: int) -> None:
     sys.exit(status)
 
 
-def _quiet_logging() -> None:
+def quiet_logging() -> None:
     """Warnings of this package as one plain line each."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
