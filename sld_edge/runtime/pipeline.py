@@ -22,6 +22,7 @@ from sld_edge.manifest import GraphKind
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.loop import Floats, Loop
 from sld_edge.runtime.noise import randn_for
+from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import Pixels, SafeOutput, images_from_pixels, optional_images
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.request import Request, request_from_call
@@ -41,9 +42,12 @@ class SafePipeline:
     >>> image = pipe("a castle by a lake", safety="strong", seed=1).images[0]  # doctest: +SKIP
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+    def __init__(
+        self, bundle: Bundle, options: EngineOptions, observer: Observer = UNOBSERVED
+    ) -> None:
         self.bundle = bundle
         self.options = options
+        self._observer = observer
         self._stack = ExitStack()
         self._engines: dict[GraphKind, Engine] = {}
         self._tokenizer = Tokenizer(bundle)
@@ -60,6 +64,7 @@ class SafePipeline:
         threads: int = 0,
         verify: bool = False,
         digest: str | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> SafePipeline:
         """Open and check a bundle and load its networks.
 
@@ -71,6 +76,7 @@ class SafePipeline:
             threads: CPU threads; 0 uses every core.
             verify: Hash every file even where nothing changed since the last successful check.
             digest: Refuse any bundle but the one with this digest.
+            observer: Told when stages begin and end, for measurements.
 
         Raises:
             BundleError: the bundle is missing, damaged, altered or of an unknown version.
@@ -86,7 +92,7 @@ class SafePipeline:
         options = EngineOptions.parse(engine, compute_precision=compute_precision, threads=threads)
         opened = Bundle.open(bundle, digest=digest)
         opened.verify(full=verify)
-        pipeline = cls(opened, options)
+        pipeline = cls(opened, options, observer)
         try:
             shape = opened.manifest.shapes[0]
             pipeline._load(shape.height, shape.width)
@@ -199,10 +205,12 @@ class SafePipeline:
             bundle=manifest.safety,
             evaluations=schedule.evaluations,
         )
-        ids, notes = self._token_grid(request, guard)
+        with self._observer.stage("tokenise"):
+            ids, notes = self._token_grid(request, guard)
         self._load(request.height, request.width)
         latents = self._denoise(request, schedule, guard, ids, callback, progress)
-        pixels, flags = self._pictures(latents)
+        with self._observer.stage("pictures"):
+            pixels, flags = self._pictures(latents)
         return self._result(request, schedule, guard, notes, pixels, flags, return_dict)
 
     @property
@@ -249,7 +257,7 @@ class SafePipeline:
             self.close()
         for kind, graph in wanted.items():
             if kind not in self._engines:
-                engine = load(self.bundle, graph, self.options)
+                engine = self._observer.engine(load(self.bundle, graph, self.options))
                 self._engines[kind] = self._stack.enter_context(engine)
         if self._context is None:
             self._context = ContextEncoder(self._engines["text"])
@@ -287,19 +295,25 @@ class SafePipeline:
         assert self._context is not None
         noise = request.latents
         if noise is None:
-            noise = randn_for(request.latent_shape, request.generators)
+            with self._observer.stage("noise"):
+                noise = randn_for(request.latent_shape, request.generators)
+        with self._observer.stage("text"):
+            context = self._context.encode(ids)
         loop = Loop(
             unet=self._engines["unet"],
             advance=self._advance_for(branches=len(ids)),
             schedule=schedule,
             config=guard.config,
             guidance_scale=request.guidance_scale,
-            context=self._context.encode(ids),
+            context=context,
             latent_shape=request.latent_shape,
         )
         latents = noise
         show = self._progress if progress is None else progress
-        with step_progress(schedule.evaluations, show) as step_done:
+        with (
+            self._observer.stage("denoise"),
+            step_progress(schedule.evaluations, show) as step_done,
+        ):
             for index, timestep, latents in loop.run(
                 noise, lambda: randn_for(request.latent_shape, request.generators)
             ):
@@ -312,7 +326,8 @@ class SafePipeline:
         if branches <= _MANY_ROWS:
             return self._engines["advance"]
         if "advance_many" not in self._engines:
-            engine = load(self.bundle, self.bundle.graph("advance_many"), self.options)
+            graph = self.bundle.graph("advance_many")
+            engine = self._observer.engine(load(self.bundle, graph, self.options))
             self._engines["advance_many"] = self._stack.enter_context(engine)
         return self._engines["advance_many"]
 
