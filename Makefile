@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# An environment with the runtime alone, where the tests prove that nothing else is needed.
+LEAN := .venv-lean
+LEAN_STAMP := $(LEAN)/.installed
 CHECKPOINT := models/tinyworld
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
@@ -20,11 +23,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(LEAN_STAMP): pyproject.toml constraints.txt
+	@test -x $(LEAN)/bin/python || $(PYTHON) -m venv $(LEAN)
+	@echo "installing sld-edge without PyTorch into $(LEAN)"
+	@$(LEAN)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . onnxruntime
+	@touch $@
+
 demo: $(STAMP) ## export a small checkpoint and picture the same seed without and with safety
 	@$(BIN)/python -m sld_edge.bench.demo --out out/demo
 
-test: $(STAMP) lint ## lint, types and every test
-	$(BIN)/python -m pytest
+test: $(STAMP) $(LEAN_STAMP) lint ## lint, types and every test
+	SLD_LEAN_PYTHON=$(LEAN)/bin/python $(BIN)/python -m pytest
 
 test-fast: $(STAMP) ## the quick tests only
 	$(BIN)/python -m pytest -m 'not slow'
@@ -39,4 +48,4 @@ format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff format .
 
 clean: ## remove everything that the targets made
-	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEAN) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
