@@ -1,0 +1,1 @@
+"""Trains models/tinyworld: see README.md."""
