@@ -226,7 +226,8 @@ def _check_together(family: Family, s: Settings) -> None:
             raise InvalidInput(f"scheduler setting {key} must be above 0", value=sigma)
     if "solver_order" in family.keys:
         _check_solver(family, s)
-    if not 1 <= s.original_inference_steps <= s.num_train_timesteps:
+    lcm = "original_inference_steps" in family.keys
+    if lcm and not 1 <= s.original_inference_steps <= s.num_train_timesteps:
         raise InvalidInput(
             "scheduler setting original_inference_steps",
             value=s.original_inference_steps,
