@@ -1,0 +1,69 @@
+"""The regression gate: is this measurement slower than the baseline by more than is allowed?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sld_edge.bench.stats import FEWEST, Interval, ratio_interval
+from sld_edge.errors import InvalidInput
+
+Verdict = Literal["passed", "regressed", "unclear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """How a measurement compares with its baseline. ``ratio`` is new median over old median."""
+
+    name: str
+    ratio: Interval
+    allowed: float
+    verdict: Verdict
+
+    def line(self) -> str:
+        """The decision in one line for a person."""
+        change = self.ratio.value - 1.0
+        span = f"{self.ratio.low - 1.0:+.1%} to {self.ratio.high - 1.0:+.1%}"
+        text = f"{self.name}: {change:+.1%} ({span}), allowed {self.allowed:+.1%}: {self.verdict}"
+        if self.verdict == "unclear":
+            text += (
+                " — the interval reaches past the limit; repeat more often or quieten the machine"
+            )
+        return text
+
+
+def decide(
+    name: str, new: Sequence[float], old: Sequence[float], *, max_regression: float
+) -> Decision:
+    """Compare two series of timings.
+
+    ``regressed``: the best estimate is past the limit and the slowdown itself is certain (the whole interval
+    lies above 1). ``passed``: the whole interval is within the limit. Otherwise ``unclear``.
+    """
+    ratio = ratio_interval(new, old)
+    limit = 1.0 + max_regression
+    certain = ratio.low > 1.0 and min(len(new), len(old)) >= FEWEST
+    verdict: Verdict = "unclear"
+    if ratio.value > limit and certain:
+        verdict = "regressed"
+    elif ratio.high <= limit:
+        verdict = "passed"
+    return Decision(name=name, ratio=ratio, allowed=max_regression, verdict=verdict)
+
+
+def share_from_text(text: str) -> float:
+    """``"5%"`` or ``"0.05"`` as 0.05.
+
+    Raises:
+        InvalidInput: not a share from 0 % to 1000 %.
+    """
+    stripped = text.strip()
+    try:
+        number = float(stripped.removesuffix("%"))
+    except ValueError:
+        number = float("nan")
+    share = number / 100.0 if stripped.endswith("%") else number
+    if not 0.0 <= share <= 10.0:
+        raise InvalidInput("not a share", value=text, hint="write 5% or 0.05")
+    return share
