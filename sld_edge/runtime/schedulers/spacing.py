@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.errors import InvalidInput
 from sld_edge.runtime.schedulers.noise_schedule import linspace32
 from sld_edge.runtime.schedulers.settings import Settings
 
@@ -46,6 +47,12 @@ def spaced_timesteps(
         return spaced.round() if whole else spaced
     if s.timestep_spacing == "leading":
         stride = last // points
+        if stride == 0:
+            raise InvalidInput(
+                "leading spacing has no room for num_inference_steps",
+                value=steps,
+                hint=f"use at most {last - beyond}, or another timestep_spacing",
+            )
         return np.arange(points, dtype=np.float64)[::-1][:steps] * stride + s.steps_offset
     return (np.arange(last, 0, -train / steps).round() - 1)[:steps]
 

@@ -60,6 +60,15 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back warnings about diffusers' own code."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="__array__ implementation")
+        warnings.filterwarnings("ignore", message="algorithm_type .* is deprecated")
+        yield
+
+
 def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler as the reference pipeline would hold it."""
     added: dict[str, Any] = {}
@@ -67,9 +76,9 @@ def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
         if name.endswith(suffix):
             name = name.removesuffix(suffix)
             added |= ADDED[suffix]
-    cls = getattr(diffusers, CLASSES[name])
-    own = getattr(diffusers, config["_class_name"]).from_config(dict(config))
-    scheduler = cls.from_config(own.config, **added)
+    with quiet():
+        own = getattr(diffusers, config["_class_name"]).from_config(dict(config))
+        scheduler = getattr(diffusers, CLASSES[name]).from_config(own.config, **added)
     # StableDiffusionPipelineSafe.__init__ does this to any scheduler it is given.
     changed = dict(scheduler.config)
     if changed.get("steps_offset", 1) != 1:
@@ -105,21 +114,16 @@ class _Float64Torch:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back warnings about diffusers' own code."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="__array__ implementation")
-        warnings.filterwarnings("ignore", message="algorithm_type .* is deprecated")
-        yield
-
-
-@contextmanager
 def exact_roots() -> Iterator[None]:
     """Correctly rounded float32 square roots in torch, whose own depend on the CPU's last bit."""
     power, root = torch.Tensor.__pow__, torch.Tensor.sqrt
 
     def exact_root(x: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(np.sqrt(x.numpy()))) if x.dtype == torch.float32 else root(x)
+        return (
+            torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
+            if x.dtype == torch.float32
+            else root(x)
+        )
 
     def exact_power(x: torch.Tensor, exponent: Any) -> torch.Tensor:
         return exact_root(x) if exponent == 0.5 else power(x, exponent)
@@ -139,7 +143,9 @@ def stepping(scheduler: Any, noises: Iterator[NDArray[Any]], *, double: bool) ->
     that the scheduler computed in float32.
     """
     module = importlib.import_module(type(scheduler).__module__)
-    kept = {name: getattr(module, name) for name in ("torch", "randn_tensor") if hasattr(module, name)}
+    kept = {
+        name: getattr(module, name) for name in ("torch", "randn_tensor") if hasattr(module, name)
+    }
 
     def fixed_noise(*_: Any, dtype: torch.dtype, **__: Any) -> torch.Tensor:
         return torch.from_numpy(next(noises)).to(dtype)
