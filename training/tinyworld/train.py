@@ -1,11 +1,12 @@
 """Stage 2: the text encoder and the UNet, trained together on cached latents.
 
-    python -m training.tinyworld.train --scratch /tmp/tinyworld
+    torchrun --nproc-per-node 2 -m training.tinyworld.train --scratch /tmp/tinyworld
 
 Plain DDPM training as Stable Diffusion 1.x does it (scaled-linear betas 0.00085 to 0.012, 1000 steps, noise
 prediction), with caption dropout to "" and an exponential moving average of the weights. Half of the
 timesteps are drawn from the range in which a picture's content is decided. Stops when the steps are done
-or, with ``--minutes``, when the time is up; a second run goes on from the checkpoint.
+or, with ``--minutes``, when the time is up; a second run goes on from the checkpoint. Several processes of
+one thread each train faster than one process of several threads.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
+from transformers import CLIPTokenizer
 
 from sld_edge.bench.tinyworld.captions import sample
 from sld_edge.bench.tinyworld.scenes import draw
@@ -90,6 +94,49 @@ def draw_timesteps(rng: np.random.Generator, count: int) -> torch.Tensor:
     return torch.from_numpy(np.where(np.arange(count) % 2 == 0, anywhere, content))
 
 
+class Clock:
+    """Seconds of training so far, over every run of it."""
+
+    def __init__(self) -> None:
+        self.before, self._started = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.before, self._started = state["seconds"], time.monotonic()
+
+
+class FlatGradients:
+    """All gradients in one buffer, so that processes can average them (and their clocks) in one call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        parameters = list(model.parameters())
+        self._flat = torch.zeros(sum(p.numel() for p in parameters) + 1)
+        pieces = self._flat[:-1].split([p.numel() for p in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+    def clear(self) -> None:
+        self._flat.zero_()
+
+    def average(self, seconds: float, processes: int) -> float:
+        """Average over processes, clip to norm 1; the average of ``seconds``, so that all agree on the time."""
+        self._flat[-1] = seconds
+        if processes > 1:
+            dist.all_reduce(self._flat)
+            self._flat /= processes
+        agreed = float(self._flat[-1])
+        norm = float(self._flat[:-1].norm())
+        if norm > 1.0:
+            self._flat[:-1] /= norm
+        return agreed
+
+
 def train(
     scratch: Path,
     *,
@@ -100,48 +147,62 @@ def train(
     dropout: float,
     minutes: float,
 ) -> None:
+    """One process of the training; with more than one, each takes ``batch`` of the pairs of every step."""
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo")
     torch.manual_seed(2)
+    if rank == 0:
+        cache_latents(scratch, pairs)
+        write_tokenizer(scratch / "tokenizer")
+    if processes > 1:
+        dist.barrier()
     latents, captions = cache_latents(scratch, pairs)
-    tokenizer = write_tokenizer(scratch / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(scratch / "tokenizer")
     ids = torch.cat(
         [token_ids(tokenizer, captions[i : i + 4096]) for i in range(0, len(captions), 4096)]
     )
     empty = token_ids(tokenizer, [""])
     model = TextToNoise(new_text_encoder(tokenizer), new_unet()).train()
-    print(f"{sum(p.numel() for p in model.unet.parameters()) / 1e6:.2f} M in the UNet", flush=True)
     noise_schedule = DDPMScheduler(num_train_timesteps=1000, **BETAS)
-    ema = Ema(model, decay=0.9985)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
+    ema, clock, gradients = Ema(model, decay=0.99), Clock(), FlatGradients(model)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
+    )
     checkpoint = scratch / "unet.pt"
-    first = load_state(checkpoint, model=model, ema=ema, optimiser=optimiser)
-    started, seen = time.monotonic(), 0.0
+    first = load_state(checkpoint, model=model, ema=ema, optimiser=optimiser, clock=clock)
+    begun, seen, elapsed = clock.seconds, 0.0, clock.seconds
     for step in range(first, steps):
-        rng = np.random.default_rng([22, step])
+        rng = np.random.default_rng([22, step, rank])
         rows = torch.from_numpy(rng.integers(0, len(captions), batch))
         clean, words = latents[rows].float(), ids[rows]
         dropped = torch.from_numpy(rng.random(batch) < dropout)[:, None]
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         timesteps = draw_timesteps(rng, batch)
+        # how far along the learning rate is: by steps, or by time where that runs out first
+        done = max(step / steps, elapsed / (60 * minutes) if minutes else 0.0)
         for group in optimiser.param_groups:
-            group["lr"] = rate * cosine(step, steps, warmup=100)
+            group["lr"] = rate * min((step + 1) / 100, cosine(int(10_000 * done), 10_000, warmup=0))
         noisy = noise_schedule.add_noise(clean, noise, timesteps)
         predicted = model(torch.where(dropped, empty, words), noisy, timesteps)
         loss = F.mse_loss(predicted, noise)
-        optimiser.zero_grad(set_to_none=True)
+        gradients.clear()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        elapsed = gradients.average(clock.seconds, processes)
         optimiser.step()
-        ema.update(model, step)
+        if step % 4 == 0:
+            ema.update(model, step)
         seen += loss.item()
-        out_of_time = minutes > 0 and time.monotonic() - started > 60 * minutes
-        if (step + 1) % 100 == 0:
-            pace = (time.monotonic() - started) / (step + 1 - first)
+        out_of_time = minutes > 0 and elapsed > 60 * minutes
+        if rank == 0 and (step + 1) % 100 == 0:
+            pace = (clock.seconds - begun) / (step + 1 - first)
             print(f"unet {step + 1} loss {seen / 100:.4f} {pace:.3f} s/it", flush=True)
             with (scratch / "unet_log.csv").open("a", newline="") as file:
                 csv.writer(file).writerow(["unet", step + 1, f"{seen / 100:.5f}", "", ""])
             seen = 0.0
-        if (step + 1) % 500 == 0 or step + 1 == steps or out_of_time:
-            save_state(checkpoint, step + 1, model=model, ema=ema, optimiser=optimiser)
+        if rank == 0 and ((step + 1) % 250 == 0 or step + 1 == steps or out_of_time):
+            save_state(checkpoint, step + 1, model=model, ema=ema, optimiser=optimiser, clock=clock)
             export(scratch, model, ema)
         if out_of_time:
             break
