@@ -116,7 +116,8 @@ def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
     if not isinstance(config, Mapping):
         raise InvalidInput("scheduler configuration is not a mapping", value=config)
     family, implied = family_from_name(name, config)
-    assumed = config.get("_use_default_values") or ()
+    listed = config.get("_use_default_values")
+    assumed = listed if isinstance(listed, (list, tuple)) else ()
     stated = {
         key: value
         for key, value in config.items()
@@ -126,8 +127,10 @@ def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
         stated.pop("use_exponential_sigmas", None)
         stated.pop("use_beta_sigmas", None)
     stated = {**family.defaults, **stated, **implied}
+    if stated.get("variance_type") not in ("learned", "learned_range"):
+        stated.pop("variance_type", None)  # fixed variances are a training matter
     for key in _REFUSED:
-        if stated.pop(key, False) not in (False, None):
+        if stated.pop(key, False) is not False:
             raise InvalidInput(
                 f"scheduler option {key} is not supported",
                 value=config.get(key),

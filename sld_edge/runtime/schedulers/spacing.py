@@ -54,7 +54,7 @@ def spaced_timesteps(
                 hint=f"use at most {last - beyond}, or another timestep_spacing",
             )
         return np.arange(points, dtype=np.float64)[::-1][:steps] * stride + s.steps_offset
-    return (np.arange(last, 0, -train / steps).round() - 1)[:steps]
+    return np.asarray(np.arange(last, 0, -train / steps).round() - 1, np.float64)[:steps]
 
 
 def sigmas_at(timesteps: NDArray[np.float64], train: NDArray[np.float32]) -> NDArray[np.float64]:

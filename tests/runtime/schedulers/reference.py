@@ -174,6 +174,7 @@ def compare(
     timesteps: Sequence[int] | None = None,
     sigmas: Sequence[float] | None = None,
     seed: int = 0,
+    limit: float | None = None,
 ) -> tuple[Schedule, float]:
     """Run both and return our schedule and the largest |difference| / max|x| over all steps.
 
@@ -203,6 +204,7 @@ def compare(
     rng = np.random.default_rng(seed)
     predict = network(seed)
     dtype = np.float64 if double else np.float32
+    limit = limit or (1e-9 if double else 1e-5)
     x0 = rng.standard_normal(SHAPE) * ours.init_noise_sigma
     noises = rng.standard_normal((ours.evaluations, *SHAPE))
     state = np.zeros((ours.history + 1, *SHAPE), dtype)
@@ -224,7 +226,6 @@ def compare(
             assert x.dtype == out.dtype
             error = float(np.abs(state[0] - x.numpy()).max() / max(np.abs(x.numpy()).max(), 1e-3))
             worst = max(worst, error)
-            limit = 1e-9 if double else 1e-5
             assert np.isfinite(state).all(), f"{name}: not finite at step {i}"
             assert error <= limit, f"{name}: step {i} (t={float(t)}) differs by {error:.2e}"
     return ours, worst

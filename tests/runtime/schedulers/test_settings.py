@@ -83,6 +83,10 @@ def test_keys_not_stated_take_the_other_classes_defaults() -> None:
     compare("euler", loaded, steps=8)
 
 
+def test_a_fixed_variance_is_no_concern_of_a_solver() -> None:
+    build_schedule("dpmpp_2m", {**SD15, "variance_type": "fixed_small"}, steps=4)
+
+
 def test_what_the_reference_pipeline_forces_is_recorded() -> None:
     config = {"_class_name": "DDIMScheduler"}
     assert build_schedule(None, config, steps=4).config["forced"] == {
