@@ -43,7 +43,7 @@ class Loop:
     ) -> None:
         self._schedule = schedule
         self._config = config
-        branches = next(iter(context.values())).shape[0]
+        branches = int(next(iter(context.values())).shape[0])
         rows = max(branches, _FEWEST_ROWS)
         self._matrices = np.ascontiguousarray(_matrices(schedule), dtype=np.float32)
         self._settings = _settings(schedule.evaluations, config, guidance_scale)

@@ -29,9 +29,9 @@ class SafeOutput:
             entry for each image.
     """
 
-    images: list[Image.Image] | NDArray[np.float32]
+    images: Any
     nsfw_content_detected: list[bool] | None
-    unsafe_images: list[Image.Image | None] | list[NDArray[np.float32] | None] | None
+    unsafe_images: list[Any] | None
     applied_safety_concept: str | list[str] | None
     record: dict[str, Any]
 

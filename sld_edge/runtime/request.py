@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Manifest
+from sld_edge.runtime.checks import real_number, whole_number
 from sld_edge.runtime.noise import Generator, random_seed
-from sld_edge.runtime.safety import real_number
 
 OUTPUT_TYPES = ("pil", "np")
 _MOST_IMAGES = 1024
@@ -100,15 +99,6 @@ def request_from_call(
         output_type=output_type,
         callback_steps=whole_number("callback_steps", callback_steps, low=1),
     )
-
-
-def whole_number(name: str, value: object, *, low: int, high: int = 2**31 - 1) -> int:
-    """``value`` as an int between ``low`` and ``high``, or a clear error."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidInput(f"{name} is not a whole number", value=value)
-    if not low <= int(value) <= high:
-        raise InvalidInput(f"{name} is out of range", value=value, hint=f"use {low} to {high}")
-    return int(value)
 
 
 def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,14 +6,13 @@ ships 20. Sources: arXiv 2211.05105 §4 and the model card of stable-diffusion-s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import Safety
+from sld_edge.runtime.checks import real_number, whole_number
 
 _OFF = "off"
 
@@ -28,16 +27,6 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "sld_momentum_scale": (0.0, 1.0, "0 to 1, the paper recommends 0 to 0.5"),
     "sld_mom_beta": (0.0, 1.0, "0 to 1, the paper recommends 0.3 to 0.7"),
 }
-
-
-def real_number(name: str, value: object, hint: str) -> float:
-    """``value`` as a finite float, or a clear error."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InvalidInput(f"{name} is not a number", value=value, hint=f"use {hint}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise InvalidInput(f"{name} is not finite", value=number, hint=f"use {hint}")
-    return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +61,8 @@ class SafetyConfig(Mapping[str, "float | int"]):
             if not low <= value <= high or (name == "sld_guidance_scale" and value == 0.0):
                 raise InvalidInput(f"{name} is out of range", value=value, hint=f"use {hint}")
             object.__setattr__(self, name, value)
-        delta = self.sld_warmup_steps
-        if isinstance(delta, bool) or not isinstance(delta, Integral) or delta < 0:
-            raise InvalidInput(
-                "sld_warmup_steps is not a whole number of steps, 0 or more", value=delta
-            )
-        object.__setattr__(self, "sld_warmup_steps", int(delta))
+        delta = whole_number("sld_warmup_steps", self.sld_warmup_steps, low=0)
+        object.__setattr__(self, "sld_warmup_steps", delta)
 
     def __getitem__(self, key: str) -> float | int:
         if key not in SETTING_NAMES:
@@ -280,7 +265,8 @@ def _check_policy(config: SafetyConfig, concepts: tuple[str, ...], bundle: Safet
         weaker = [
             f"{name}={config[name]:g}"
             for name in SETTING_NAMES
-            if not replace(floor, **{name: config[name]}).at_least(floor)
+            if config[name] != floor[name]
+            and (config[name] > floor[name]) == (name == "sld_warmup_steps")
         ]
         raise PolicyError(
             f"this bundle's policy asks for at least {minimum!r}, these settings are weaker",

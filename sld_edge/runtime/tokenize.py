@@ -1,0 +1,108 @@
+"""Text → CLIP token ids, and every text that cannot become a prompt refused in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.bundle import Bundle
+from sld_edge.errors import BundleError, InvalidInput
+
+#: Longer texts are refused instead of cut: hardly any of them would be left.
+LONGEST_TEXT = 8192
+
+What = Literal["prompt", "negative_prompt", "safety_concept"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBatch:
+    """Ids ``[N, T]`` as the text encoder takes them, and how many tokens each text lost to ``T``."""
+
+    ids: NDArray[np.int64]
+    truncated: tuple[int, ...]
+
+
+class Tokenizer:
+    """The bundle's tokenizer: begin, text, end, padding, as CLIP was trained."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        os.environ.setdefault(
+            "TOKENIZERS_PARALLELISM", "false"
+        )  # else it warns when a caller forks
+        import tokenizers
+
+        self._ids = bundle.manifest.tokenizer
+        self._length = bundle.manifest.model.text_length
+        file = bundle.file(self._ids.file)
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises plain Exception
+            raise BundleError(f"{file} is not a tokenizer ({error})", hint="export again") from None
+
+    def encode(self, texts: Sequence[str], *, what: What) -> TokenBatch:
+        """Token ids of texts; those that are too long are cut before the end token.
+
+        Args:
+            texts: One or more texts.
+            what: What they are: a prompt must say something, a negative prompt may be empty.
+
+        Raises:
+            InvalidInput: naming the text that is no text, empty or far too long.
+        """
+        ids = np.full((len(texts), self._length), self._ids.pad, np.int64)
+        truncated = []
+        for row, text in enumerate(texts):
+            _check(
+                text,
+                what if len(texts) == 1 else f"{what} {row}",
+                may_be_empty=what == "negative_prompt",
+            )
+            body = self._tokenizer.encode(text, add_special_tokens=False).ids
+            kept = body[: self._length - 2]
+            ids[row, : len(kept) + 2] = [self._ids.bos, *kept, self._ids.eos]
+            truncated.append(len(body) - len(kept))
+        return TokenBatch(ids=ids, truncated=tuple(truncated))
+
+    def encode_concept(self, text: str) -> NDArray[np.int64]:
+        """Ids ``[1, T]`` of a safety concept, which is never cut: a shorter one would suppress less.
+
+        Raises:
+            InvalidInput: it tokenises to nothing, or does not fit.
+        """
+        batch = self.encode([text], what="safety_concept")
+        if batch.truncated[0]:
+            raise InvalidInput(
+                f"the safety concept is {batch.truncated[0]} tokens too long, its end would be ignored",
+                value=text,
+                hint="shorten it, or give several concepts",
+            )
+        if batch.ids[0, 1] == self._ids.eos:
+            raise InvalidInput(
+                "the safety concept has no token", value=text, hint="describe what to suppress"
+            )
+        return batch.ids
+
+
+def _check(text: str, name: str, *, may_be_empty: bool) -> None:
+    if not isinstance(text, str):
+        raise InvalidInput(f"{name} is not text", value=text)
+    if len(text) > LONGEST_TEXT:
+        raise InvalidInput(
+            f"{name} has {len(text)} characters",
+            hint=f"at most {LONGEST_TEXT} are taken, and the network reads about 75 words of them",
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{name} is not valid Unicode text (character {error.start})", value=text
+        ) from None
+    if not may_be_empty and not any(
+        character.isprintable() and not character.isspace() for character in text
+    ):
+        raise InvalidInput(f"{name} is empty", value=text, hint="say what the picture should show")
