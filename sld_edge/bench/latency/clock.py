@@ -1,0 +1,165 @@
+"""Times a pipeline's stages from outside: spans on a monotonic clock, engine calls included.
+
+Engines return when their outputs are in host memory, so the clock around a call includes all the work it
+started, on whichever device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgspec
+from numpy.typing import NDArray
+
+from sld_edge.engines.base import Arrays, Engine
+from sld_edge.manifest import Graph
+from sld_edge.runtime.observe import Observer
+
+#: Stages of an image that sum up to its time, in running order, and what they are.
+STAGES: dict[str, str] = {
+    "tokenise": "texts to token ids",
+    "noise": "starting noise",
+    "text": "text encoder and cross-attention keys and values",
+    "unet": "the network, all steps",
+    "advance": "guidance, safety and scheduler, all steps",
+    "loop": "host work between the calls of the loop",
+    "decode": "latents to pixels",
+    "safety": "the safety head",
+    "png": "writing the picture with its record",
+    "other": "everything else: checks, schedule, copies, the result",
+}
+#: The stages that are the networks' own arithmetic.
+NETWORKS = ("text", "unet", "decode", "safety")
+
+
+class Span(NamedTuple):
+    """One timed piece of work, in seconds of ``time.perf_counter``."""
+
+    name: str
+    start: float
+    end: float
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One call's timings in seconds. ``steps`` last from one network call to the next."""
+
+    total: float
+    stages: dict[str, float]
+    steps: list[float]
+    unet: list[float]
+    advance: list[float]
+
+
+class StageClock(Observer):
+    """Collects the spans of a pipeline built with it."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        #: When the first engine was about to be acquired: the bundle had been opened and verified by then.
+        self.first_engine: float | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block; engine calls inside it are ``graph:kind`` spans of their own."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spans.append(Span(name, start, time.perf_counter()))
+
+    def engine(self, engine: Engine) -> Engine:
+        """The same engine with its calls timed."""
+        if self.first_engine is None:
+            self.first_engine = time.perf_counter()
+        return TimedEngine(engine, self.spans)
+
+    def take(self) -> list[Span]:
+        """The spans since the last take."""
+        spans = list(self.spans)
+        self.spans.clear()
+        return spans
+
+
+class TimedEngine:
+    """An engine whose calls leave a span; everything else is passed on."""
+
+    def __init__(self, engine: Engine, spans: list[Span]) -> None:
+        self._engine = engine
+        self._spans = spans
+        self._name = f"graph:{engine.graph.kind.removesuffix('_many')}"
+
+    @property
+    def graph(self) -> Graph:
+        """The graph the engine runs."""
+        return self._engine.graph
+
+    @property
+    def description(self) -> str:
+        """What runs it and why."""
+        return self._engine.description
+
+    def __enter__(self) -> TimedEngine:
+        self._engine.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.__exit__(kind, error, trace)
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+        """As the engine's, with every call timed."""
+        call = self._engine.bind(inputs, outputs)
+        name, append, clock = self._name, self._spans.append, time.perf_counter
+
+        def timed() -> None:
+            start = clock()
+            call()
+            append(Span(name, start, clock()))
+
+        return timed
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """As the engine's, timed."""
+        start = time.perf_counter()
+        try:
+            return self._engine.run(inputs)
+        finally:
+            self._spans.append(Span(self._name, start, time.perf_counter()))
+
+
+def run_from_spans(spans: list[Span], total: float) -> Run:
+    """One call's spans as stages that do not overlap and sum up to ``total``."""
+
+    def sum_of(name: str) -> float:
+        return sum(span.end - span.start for span in spans if span.name == name)
+
+    unet = [span for span in spans if span.name == "graph:unet"]
+    stages = {name: sum_of(name) for name in ("tokenise", "noise", "text", "png")}
+    stages["unet"], stages["advance"] = sum_of("graph:unet"), sum_of("graph:advance")
+    stages["loop"] = max(0.0, sum_of("denoise") - stages["unet"] - stages["advance"])
+    stages["decode"], stages["safety"] = sum_of("graph:decode"), sum_of("graph:safety")
+    stages["other"] = max(0.0, total - sum(stages.values()))
+    end = max((span.end for span in spans if span.name == "denoise"), default=0.0)
+    starts = [span.start for span in unet]
+    # Not strict: where a device ran the whole loop unseen there is an end but no start.
+    steps = [then - now for now, then in zip(starts, [*starts[1:], end], strict=False)]
+    return Run(
+        total=total,
+        stages={name: stages[name] for name in STAGES},
+        steps=steps,
+        unet=[span.end - span.start for span in unet],
+        advance=[s.end - s.start for s in spans if s.name == "graph:advance"],
+    )
+
+
+def overhead_share(run: Run) -> float:
+    """The part of a call's time that was not a network's own arithmetic."""
+    return 1.0 - sum(run.stages[name] for name in NETWORKS) / run.total

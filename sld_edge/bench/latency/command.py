@@ -1,0 +1,229 @@
+"""``sld-bench latency``."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sld_edge.bench.gate import share_from_text
+from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
+from sld_edge.bench.stats import StopRule
+from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.shell import say
+
+EPILOG = """\b
+Examples:
+  sld-bench latency bundle
+  sld-bench latency bundle --steps 10 --steps 25 --safety off --safety strong --html report.html
+  sld-bench latency bundle --json today.json
+  sld-bench latency bundle --baseline today.json --max-regression 5%
+
+\b
+Options marked with * may be given several times; every combination is measured.
+Exit status: 0 done, 1 slower than the baseline allows, others as for sld-generate.
+"""
+
+
+@click.command("latency", epilog=EPILOG)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--steps", type=int, multiple=True, default=(20,), show_default="20",
+              help="* Denoising steps.")  # fmt: skip
+@click.option("--scheduler", multiple=True, default=("",), help="* Instead of the checkpoint's.")
+@click.option("--safety", multiple=True, default=("",),
+              help="* off, weak, medium, strong or max; the bundle's default otherwise.")  # fmt: skip
+@click.option("--size", multiple=True, help="* Height x width; the bundle's first size otherwise.")
+@click.option("--batch", type=int, multiple=True, default=(1,), show_default="1",
+              help="* Images in one call.")  # fmt: skip
+@click.option("--engine", multiple=True, default=("auto",), show_default="auto",
+              help="* onnxruntime, onnxruntime:cpu, onnxruntime:openvino, …")  # fmt: skip
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), multiple=True,
+              default=("fp32",), show_default="fp32", help="* Lowest arithmetic precision.")  # fmt: skip
+@click.option("--threads", type=int, multiple=True, default=(0,), help="* 0 uses every core.")
+@click.option("--prompt", default=PROMPT, help="Text; every repeat adds its number to it.")
+@click.option("--guidance-scale", default=7.5, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--warmup", default=1, show_default=True, help="Calls before measuring.")
+@click.option("--width", default="2%", show_default=True,
+              help="Stop when the median's 95 % interval is narrower.")  # fmt: skip
+@click.option("--fewest", default=5, show_default=True, help="Repeats in any case.")
+@click.option("--most", default=100, show_default=True, help="Repeats at most.")
+@click.option("--seconds", default=300.0, show_default=True, help="Time limit for each case.")
+@click.option("--cold/--no-cold", default=True, help="Also time fresh processes.")
+@click.option("--cold-starts", default=2, show_default=True, help="Further ones after the first.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
+              help="Write everything as JSON; - is standard output.")  # fmt: skip
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path, allow_dash=True),
+              help="Write the statistics as CSV.")  # fmt: skip
+@click.option("--html", "html_file", type=click.Path(path_type=Path),
+              help="Write one page with plots.")  # fmt: skip
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="An earlier --json to compare with."
+)
+@click.option(
+    "--max-regression", default="5%", show_default=True, help="How much slower is allowed."
+)
+@click.option("--strict", is_flag=True, help="Fail too when noise leaves the comparison open.")
+@click.option("-q", "--quiet", is_flag=True, help="No table and no progress.")
+def main(bundle: Path, **options: Any) -> None:
+    """Time BUNDLE's images: end to end, stage by stage, and from a cold start."""
+    from sld_edge.bench.latency.report import compare_reports, read_report
+
+    quiet = options["quiet"] or Path("-") in (options["json_file"], options["csv_file"])
+    allowed = share_from_text(options["max_regression"])
+    # Read before minutes are spent on measuring, not after.
+    baseline = read_report(options["baseline"]) if options["baseline"] else None
+    for file in (options["json_file"], options["csv_file"], options["html_file"]):
+        _check_writable(file)
+    report = _measure(bundle, options, quiet)
+    _write(report, options)
+    if not quiet:
+        from rich.console import Console
+
+        from sld_edge.bench.latency.table import print_report
+
+        print_report(report, Console())
+    else:
+        for line in report.warnings:
+            say(f"warning: {line}", quiet=options["quiet"])
+    if baseline is not None:
+        decisions = compare_reports(report, baseline, max_regression=allowed)
+        for decision in decisions:
+            say(decision.line())
+        failing = ("regressed", "unclear") if options["strict"] else ("regressed",)
+        if any(decision.verdict in failing for decision in decisions):
+            sys.exit(1)
+
+
+def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
+    import msgspec
+
+    from sld_edge.bench.latency.clock import StageClock
+    from sld_edge.bench.latency.cold import cold_starts
+    from sld_edge.bench.latency.measure import Plan, measure_case
+    from sld_edge.bench.latency.report import FORMAT, VERSION, CaseReport, Report
+    from sld_edge.bench.latency.table import LiveLine
+    from sld_edge.bench.machine import ActivityMeter, describe_machine
+    from sld_edge.bundle import Bundle
+    from sld_edge.runtime.pipeline import SafePipeline
+
+    plan = Plan(
+        rule=StopRule(
+            width=share_from_text(options["width"]),
+            fewest=options["fewest"],
+            most=options["most"],
+            seconds=options["seconds"],
+        ),
+        warmup=_whole("--warmup", options["warmup"]),
+    )
+    manifest = Bundle.open(bundle).manifest
+    cases = _cases(options, (manifest.shapes[0].height, manifest.shapes[0].width))
+    names = dict(zip(cases, names_of(cases), strict=True))
+    meter = ActivityMeter()
+    found: dict[Case, CaseReport] = {}
+    with LiveLine(quiet=quiet) as live:
+        for same_engine in _grouped(cases):
+            clock, first = StageClock(), same_engine[0]
+            live.say(f"loading {first.engine}")
+            with SafePipeline.from_pretrained(
+                bundle,
+                first.engine,
+                compute_precision=first.precision,
+                threads=first.threads,
+                observer=clock,
+            ) as pipe:
+                for case in same_engine:
+                    found[case] = measure_case(
+                        pipe, clock, case, name=names[case], plan=plan, watch=live.watch
+                    )
+            if options["cold"]:
+                # After the steady state, and with our own engines released: memory is for one at a time.
+                starts = []
+                for start in cold_starts(bundle, first, further=options["cold_starts"]):
+                    starts.append(start)
+                    live.say(f"cold starts: {len(starts)}")
+                found[first] = msgspec.structs.replace(found[first], cold=starts)
+    activity = meter.read()
+    reports = [found[case] for case in cases]
+    return Report(
+        format=FORMAT,
+        version=VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        bundle={
+            "name": manifest.source.name,
+            "digest": manifest.digest,
+            "precision": manifest.precision,
+            "bytes": sum(file.size for file in manifest.files.values()),
+        },
+        machine=describe_machine(),
+        activity=asdict(activity),
+        cases=reports,
+        warnings=[
+            *activity.warnings(),
+            *(f"{case.name}: {line}" for case in reports for line in case.warnings),
+        ],
+    )
+
+
+def _cases(options: dict[str, Any], default_size: tuple[int, int]) -> list[Case]:
+    sizes = [size_from_text(text) for text in options["size"]] or [default_size]
+    for name in ("steps", "batch"):
+        for value in options[name]:
+            _whole(f"--{name}", value, least=1)
+    axes = {name: options[name] for name in ("steps", "scheduler", "safety", "batch", "engine",
+                                             "precision", "threads")}  # fmt: skip
+    return cases_from_sweep(
+        {**axes, "size": sizes},
+        prompt=options["prompt"],
+        guidance_scale=options["guidance_scale"],
+        seed=_whole("--seed", options["seed"]),
+    )
+
+
+def _grouped(cases: Sequence[Case]) -> Iterator[list[Case]]:
+    """Cases that one loaded pipeline can run; the sweep has them next to each other."""
+    for _, group in itertools.groupby(cases, key=lambda c: (c.engine, c.precision, c.threads)):
+        yield list(group)
+
+
+def _write(report: Any, options: dict[str, Any]) -> None:
+    from sld_edge.bench.latency.page import page_from_report
+    from sld_edge.bench.latency.report import csv_from_report, json_from_report
+
+    if file := options["json_file"]:
+        _put(file, json_from_report(report))
+    if file := options["csv_file"]:
+        _put(file, csv_from_report(report).encode())
+    if file := options["html_file"]:
+        _put(file, page_from_report(report).encode())
+
+
+def _put(file: Path, data: bytes) -> None:
+    if str(file) == "-":
+        click.echo(data.decode(), nl=False)
+        return
+    from sld_edge.bundle import write_atomically
+
+    try:
+        write_atomically(file, data)
+    except OSError as error:
+        raise ImageFileError(f"cannot write {file} ({error.strerror})") from None
+
+
+def _check_writable(file: Path | None) -> None:
+    if file is not None and str(file) != "-" and not file.resolve().parent.is_dir():
+        raise ImageFileError(f"cannot write {file} (no such folder)", hint="make it first")
+
+
+def _whole(name: str, value: int, *, least: int = 0) -> int:
+    if value < least:
+        raise InvalidInput(f"{name} is too small", value=value, hint=f"use {least} or more")
+    return value

@@ -1,0 +1,81 @@
+"""Run one case until its median is known well enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sld_edge.bench.energy import energy_meter
+from sld_edge.bench.latency.case import Case
+from sld_edge.bench.latency.clock import Run, StageClock, run_from_spans
+from sld_edge.bench.latency.report import CaseReport, case_warnings
+from sld_edge.bench.memory import device_bytes, peak_bytes, reset_peak
+from sld_edge.bench.stats import StopRule
+from sld_edge.runtime.pipeline import SafePipeline
+from sld_edge.runtime.png import save_png
+
+#: Told after every call: the case's name, whether it was a warm-up, and the runs so far.
+Watcher = Callable[[str, bool, Sequence[Run]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How every case is measured."""
+
+    rule: StopRule
+    warmup: int = 1
+
+
+def measure_case(
+    pipe: SafePipeline, clock: StageClock, case: Case, *, name: str, plan: Plan, watch: Watcher
+) -> CaseReport:
+    """Warm up, then repeat until the plan's rule stops it.
+
+    Args:
+        pipe: Built with ``observer=clock``.
+    """
+    runs: list[Run] = []
+    with TemporaryDirectory(prefix="sld-bench-") as folder:
+        for index in range(plan.warmup):
+            # A warm-up has its own texts: the measured ones must not find theirs encoded already.
+            time_call(pipe, clock, case, repeat=-1 - index, folder=Path(folder))
+            watch(name, True, runs)
+        reset_peak()
+        begin = time.monotonic()
+        with energy_meter() as energy:
+            while not (stopped := plan.rule.verdict([r.total for r in runs], _since(begin))):
+                runs.append(time_call(pipe, clock, case, repeat=len(runs), folder=Path(folder)))
+                watch(name, False, runs)
+    made = len(runs) * case.batch
+    return CaseReport(
+        name=name,
+        case=case,
+        engines=pipe.engines,
+        runs=runs,
+        stopped=stopped,
+        peak_bytes=peak_bytes(),
+        device_bytes=device_bytes(),
+        joules_per_image={meter: joules / made for meter, joules in energy.joules.items()},
+        warnings=case_warnings(runs, stopped, plan.rule.width),
+    )
+
+
+def time_call(
+    pipe: SafePipeline, clock: StageClock, case: Case, *, repeat: int, folder: Path
+) -> Run:
+    """One call from text to PNG files."""
+    call = case.call(repeat)
+    clock.take()
+    start = time.perf_counter()
+    output = pipe(**call)
+    with clock.stage("png"):
+        for index, record in enumerate(output.records()):
+            save_png(output.images[index], folder / f"{index}.png", record)
+    return run_from_spans(clock.take(), time.perf_counter() - start)
+
+
+def _since(begin: float) -> float:
+    return time.monotonic() - begin

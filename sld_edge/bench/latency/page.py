@@ -1,0 +1,125 @@
+"""The measurement as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Any
+
+from sld_edge.bench.latency.clock import STAGES
+from sld_edge.bench.latency.plots import GROUPS, distribution_plot, stage_plot, sweep_plots
+from sld_edge.bench.latency.report import Report, statistics_of
+from sld_edge.bench.latency.table import gib, seconds
+
+_COLOURS = 8
+_TEMPLATE = "page.html"
+
+
+def page_from_report(report: Report) -> str:
+    """The whole page."""
+    cases = report.cases
+    template = Template(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
+    return template.substitute(
+        title=escape(f"Latency of {report.bundle['name']}"),
+        subtitle=escape(
+            f"{report.created} · {report.bundle['precision']} bundle {report.bundle['digest'][:12]} · "
+            f"{report.machine['cpu']}, {report.machine['usable_cores']} cores"
+        ),
+        warnings="".join(f'<p class="warning">{escape(line)}</p>' for line in report.warnings),
+        images=_image_table(report),
+        legend="".join(
+            f'<span><i style="background: var(--{index})"></i>{escape(name)}</span>'
+            for index, name in enumerate(GROUPS)
+        ),
+        stages=stage_plot(cases),
+        stage_table=_stage_table(report),
+        sweeps="".join(
+            f"<h2>Sweep over {escape(axis)}</h2><figure>{plot}</figure>"
+            for axis, plot in sweep_plots(cases)
+        ),
+        distributions="".join(f"<figure>{distribution_plot(case)}</figure>" for case in cases),
+        cold=_cold_table(report),
+        machine=_facts(report),
+        command=escape(report.command),
+        colours="\n".join(
+            f".c{index} {{ fill: var(--{index}); }} .s{index} {{ stroke: var(--{index}); }}"
+            for index in range(_COLOURS)
+        ),
+    )
+
+
+def _image_table(report: Report) -> str:
+    head = ("case", "runs", "p50", "95 % of p50", "mean", "p90", "p99", "min", "max", "step p50",
+            "steps/s", "outside networks", "peak memory", "J/image")  # fmt: skip
+    rows = []
+    for case in report.cases:
+        found = statistics_of(case)
+        image, step = found["image"], found.get("step")
+        joules = sum(case.joules_per_image.values())
+        rows.append([
+            case.name,
+            image["count"],
+            seconds(image["p50"]),
+            f"{seconds(image['low'])} – {seconds(image['high'])}",
+            *(seconds(image[name]) for name in ("mean", "p90", "p99", "min", "max")),
+            seconds(step["p50"]) if step else "–",
+            f"{found['steps_per_second']:.3g}" if step else "–",
+            f"{found['overhead_share']:.2%}",
+            gib(case.peak_bytes),
+            f"{joules:.1f}" if case.joules_per_image else "–",
+        ])  # fmt: skip
+    return _table(head, rows)
+
+
+def _stage_table(report: Report) -> str:
+    rows = []
+    for case in report.cases:
+        stages = statistics_of(case)["stages"]
+        rows.append([case.name, *(seconds(stages[name]["p50"]) for name in STAGES)])
+    return _table(("medians", *STAGES), rows)
+
+
+def _cold_table(report: Report) -> str:
+    names = ("interpreter", "imported", "verified", "loaded", "first_step", "first_image")
+    rows = [
+        [case.name, start.kind, *(seconds(getattr(start, name)) for name in names),
+         gib(start.peak_bytes)]
+        for case in report.cases
+        for start in case.cold
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    head = ("case", "start", *(name.replace("_", " ") for name in names), "peak memory")
+    return f"<h2>Cold starts, since the process was started</h2>{_table(head, rows)}"
+
+
+def _facts(report: Report) -> str:
+    facts: list[tuple[str, Any]] = [
+        *report.machine.items(),
+        *((f"activity, {key}", value) for key, value in report.activity.items()),
+        *((f"engine, {kind}", line) for kind, line in report.cases[0].engines.items()),
+    ]
+    body = "".join(
+        f"<tr><td>{escape(key.replace('_', ' '))}</td><td class=text>{escape(_plain(value))}</td></tr>"
+        for key, value in facts
+        if value not in (None, [], {})
+    )
+    return f'<div class="scroll"><table>{body}</table></div>'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,215 @@
+"""The measurement as data: what ``--json`` writes, ``--csv`` flattens and ``--baseline`` reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from sld_edge.bench.gate import Decision, decide
+from sld_edge.bench.latency.case import AXES, Case, names_of
+from sld_edge.bench.latency.clock import STAGES, Run, overhead_share
+from sld_edge.bench.machine import machine_key
+from sld_edge.bench.stats import noise_of, summarize
+from sld_edge.errors import InvalidInput
+
+FORMAT = "sld-edge-latency"
+VERSION = 1
+
+
+class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
+    """One fresh process, in seconds since it was started; bytes at its peak."""
+
+    #: ``"first"`` with an empty cache folder, ``"second"`` with what the first left there.
+    kind: str
+    interpreter: float
+    imported: float
+    verified: float
+    loaded: float
+    first_step: float
+    first_image: float
+    peak_bytes: int
+    peak_bytes_loading: int
+    loaded_bytes: dict[str, int]
+
+
+class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything measured for one case. ``stopped`` is why no more repeats were made."""
+
+    name: str
+    case: Case
+    engines: dict[str, str]
+    runs: list[Run]
+    stopped: str
+    peak_bytes: int | None
+    device_bytes: int | None
+    joules_per_image: dict[str, float]
+    warnings: list[str]
+    cold: list[ColdStart] = []
+
+    def series(self, name: str) -> list[float]:
+        """Samples in seconds: ``"image"``, ``"step"``, ``"unet"``, ``"advance"``, or a stage of an image.
+
+        Steps are pooled over all runs; ``image`` is one call, whatever its batch.
+        """
+        if name == "image":
+            return [run.total for run in self.runs]
+        if name == "step":
+            return [step for run in self.runs for step in _steps(run, self.case.steps)]
+        if name in ("unet_step", "advance_step"):
+            field = name.removesuffix("_step")
+            return [value for run in self.runs for value in getattr(run, field)]
+        return [run.stages[name] for run in self.runs]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One ``sld-bench latency``."""
+
+    format: str
+    version: int
+    created: str
+    command: str
+    bundle: dict[str, Any]
+    machine: dict[str, Any]
+    activity: dict[str, Any]
+    cases: list[CaseReport]
+    warnings: list[str]
+
+
+def statistics_of(case: CaseReport) -> dict[str, Any]:
+    """The numbers people ask for, from a case's runs; seconds unless the name says otherwise."""
+    image, steps = case.series("image"), case.series("step")
+    found: dict[str, Any] = {
+        "image": asdict(summarize(image)),
+        "stages": {name: asdict(summarize(case.series(name))) for name in STAGES},
+        "images_per_second": case.case.batch / float(np.median(image)),
+        "overhead_share": float(np.median([overhead_share(run) for run in case.runs])),
+        "noise": {key: _finite(value) for key, value in asdict(noise_of(image)).items()},
+    }
+    if steps:
+        found["step"] = asdict(summarize(steps))
+        found["steps_per_second"] = 1.0 / float(np.median(steps))
+    for name in ("unet_step", "advance_step"):
+        if values := case.series(name):
+            found[name] = asdict(summarize(values))
+    return found
+
+
+def json_from_report(report: Report) -> bytes:
+    """The report as indented JSON, its statistics included."""
+    tree = msgspec.to_builtins(report)
+    for case, entry in zip(report.cases, tree["cases"], strict=True):
+        entry["statistics"] = statistics_of(case)
+    return msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n"
+
+
+def report_from_json(data: bytes, *, path: str) -> Report:
+    """Read a report back, for the gate.
+
+    Raises:
+        InvalidInput: not such a report, or one of another version.
+    """
+    try:
+        report = msgspec.json.decode(data, type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{path} is not a latency report ({error})", hint="make one with --json"
+        ) from None
+    if (report.format, report.version) != (FORMAT, VERSION):
+        raise InvalidInput(
+            f"{path} is not a latency report of version {VERSION}, but",
+            value=f"{report.format} {report.version}",
+            hint="make a new one with --json",
+        )
+    return report
+
+
+def read_report(path: Path) -> Report:
+    """Read a report's file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
+    return report_from_json(data, path=str(path))
+
+
+def csv_from_report(report: Report) -> str:
+    """One row for each case and series, with the case's settings in front."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = ("count", "mean", "p50", "p90", "p99", "min", "max", "low", "high")
+    writer.writerow(
+        [*AXES, "series", *(f"{name}_s" if name != "count" else name for name in columns)]
+    )
+    for case in report.cases:
+        found = statistics_of(case)
+        rows = {
+            name: found[name]
+            for name in ("image", "step", "unet_step", "advance_step")
+            if name in found
+        }
+        rows.update(found["stages"])
+        for name, summary in rows.items():
+            place = [case.case.axis(axis) for axis in AXES]
+            writer.writerow([*place, name, *(summary[column] for column in columns)])
+    return out.getvalue()
+
+
+def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[Decision]:
+    """Gate every case that both reports have, by its image and its step time.
+
+    Raises:
+        InvalidInput: measured on different machines, or no case in common.
+    """
+    if machine_key(new.machine) != machine_key(old.machine):
+        raise InvalidInput(
+            "the baseline was measured on another machine",
+            value=" / ".join(machine_key(old.machine)),
+            hint="measure a baseline on this one",
+        )
+    known = {case.case: case for case in old.cases}
+    pairs = [(case, known[case.case]) for case in new.cases if case.case in known]
+    if not pairs:
+        raise InvalidInput(
+            "the baseline has none of these cases",
+            value="; ".join(names_of([case.case for case in old.cases])),
+            hint="measure with the same options",
+        )
+    return [
+        decide(f"{now.name}, {series}", now.series(series), then.series(series),
+               max_regression=max_regression)
+        for now, then in pairs
+        for series in ("image", "step")
+        if now.series(series) and then.series(series)
+    ]  # fmt: skip
+
+
+def case_warnings(runs: Sequence[Run], stopped: str, width: float) -> list[str]:
+    """What a reader must know before trusting a case's numbers."""
+    lines = noise_of([run.total for run in runs]).warnings()
+    if stopped != "stable":
+        interval = summarize([run.total for run in runs])
+        reached = (interval.high - interval.low) / interval.p50
+        limit = "the time limit" if stopped == "time" else "the limit of repeats"
+        known = f"its interval is {reached:.1%} wide" if len(runs) > 2 else "too few runs to tell"
+        lines.append(f"stopped by {limit} before the median was stable within {width:.1%}: {known}")
+    return lines
+
+
+def _steps(run: Run, count: int) -> list[float]:
+    """Step times, or the mean one where a device ran the whole loop unseen."""
+    if run.steps:
+        return run.steps
+    loop = run.stages["unet"] + run.stages["advance"] + run.stages["loop"]
+    return [loop / count] if loop > 0 else []
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < sys.float_info.max else None

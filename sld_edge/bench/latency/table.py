@@ -1,0 +1,137 @@
+"""The measurement on a terminal: a line that lives while it runs, and tables at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from sld_edge.bench.latency.clock import STAGES, Run
+from sld_edge.bench.latency.report import CaseReport, ColdStart, Report, statistics_of
+from sld_edge.bench.stats import median_interval
+
+
+class LiveLine:
+    """One line on standard error that says what is running; nothing at all when that is no terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True)
+        self._status: Status | None = None
+        self._shown = not quiet and self._console.is_terminal
+
+    def __enter__(self) -> LiveLine:
+        if self._shown:
+            self._status = self._console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def say(self, text: str) -> None:
+        """Show a short text until the next one."""
+        if self._status:
+            self._status.update(text)
+
+    def watch(self, name: str, warming: bool, runs: Sequence[Run]) -> None:
+        """Show a case's state after a call."""
+        if warming or not runs:
+            self.say(f"{name}: warming up")
+            return
+        interval = median_interval([run.total for run in runs])
+        self.say(
+            f"{name}: {len(runs)} runs, median {seconds(interval.value)} "
+            f"({seconds(interval.low)} to {seconds(interval.high)})"
+        )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Tables of images, stages and cold starts, then the warnings."""
+    machine = report.machine
+    console.print(
+        f"[bold]{report.bundle['name']}[/bold] {report.bundle['precision']}, "
+        f"{machine['cpu']}, {machine['usable_cores']} cores, {machine['memory_gib']} GiB"
+    )
+    for kind, line in report.cases[0].engines.items():
+        console.print(f"  {kind}: {line}", style="dim", highlight=False)
+    console.print(_image_table(report))
+    console.print(_stage_table(report))
+    if any(case.cold for case in report.cases):
+        console.print(_cold_table(report.cases))
+    for line in report.warnings:
+        console.print(f"warning: {line}", style="yellow", highlight=False)
+
+
+def seconds(value: float) -> str:
+    """A duration with the unit that suits it."""
+    if value >= 1.0:
+        return f"{value:.2f} s"
+    if value >= 1e-3:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value * 1e6:.3g} µs"
+
+
+def gib(value: int | None) -> str:
+    """Bytes as GiB or MiB, a dash where unknown."""
+    if value is None:
+        return "–"
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
+
+
+def _image_table(report: Report) -> Table:
+    table = Table(title="one call, text to PNG", title_justify="left")
+    table.add_column("case")
+    columns = ("runs", "p50", "95 % of p50", "mean", "p90", "p99", "min", "max", "steps/s",
+               "step p50", "outside networks", "peak memory", "J/image")  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="right")
+    for case in report.cases:
+        found = statistics_of(case)
+        image = found["image"]
+        joules = sum(case.joules_per_image.values())
+        table.add_row(
+            case.name,
+            str(image["count"]),
+            seconds(image["p50"]),
+            f"{seconds(image['low'])} – {seconds(image['high'])}",
+            *(seconds(image[name]) for name in ("mean", "p90", "p99", "min", "max")),
+            f"{found['steps_per_second']:.3g}" if "step" in found else "–",
+            seconds(found["step"]["p50"]) if "step" in found else "–",
+            f"{found['overhead_share']:.2%}",
+            gib(case.peak_bytes),
+            f"{joules:.1f}" if case.joules_per_image else "–",
+        )
+    return table
+
+
+def _stage_table(report: Report) -> Table:
+    table = Table(title="medians of the stages", title_justify="left")
+    table.add_column("case")
+    for name in STAGES:
+        table.add_column(name, justify="right")
+    for case in report.cases:
+        stages = statistics_of(case)["stages"]
+        table.add_row(case.name, *(seconds(stages[name]["p50"]) for name in STAGES))
+    return table
+
+
+def _cold_table(cases: Sequence[CaseReport]) -> Table:
+    table = Table(title="cold starts, seconds since the process was started", title_justify="left")
+    names = ("interpreter", "imported", "verified", "loaded", "first_step", "first_image")
+    for column in ("case", "start", *(name.replace("_", " ") for name in names), "peak memory"):
+        table.add_column(column, justify="left" if column in ("case", "start") else "right")
+    for case in cases:
+        for start in case.cold:
+            times = (f"{getattr(start, name):.2f}" for name in names)
+            table.add_row(case.name, start.kind, *times, gib(start.peak_bytes))
+    return table
+
+
+def start_ratio(starts: Sequence[ColdStart]) -> float | None:
+    """Second start over first start, to the first step; None without both."""
+    first = [start.first_step for start in starts if start.kind == "first"]
+    second = sorted(start.first_step for start in starts if start.kind == "second")
+    return second[len(second) // 2] / first[0] if first and second else None

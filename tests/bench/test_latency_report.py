@@ -1,0 +1,172 @@
+"""Cases, stages and reports of ``sld-bench latency`` on made-up timings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sld_edge.bench.latency.case import Case, cases_from_sweep, names_of, size_from_text
+from sld_edge.bench.latency.clock import STAGES, Span, overhead_share, run_from_spans
+from sld_edge.bench.latency.report import (
+    compare_reports,
+    csv_from_report,
+    json_from_report,
+    read_report,
+    report_from_json,
+    statistics_of,
+)
+from sld_edge.bench.latency.table import seconds, start_ratio
+from sld_edge.errors import InvalidInput
+from tests.bench.reports import made_report
+
+CASE = Case(height=64, width=64)
+
+
+def test_sweep_is_the_product_of_its_axes_without_repeats() -> None:
+    cases = cases_from_sweep({"steps": (2, 4, 4), "size": [(64, 64), (64, 96)], "safety": ("off",)})
+    assert [(case.steps, case.size) for case in cases] == [
+        (2, "64x64"), (4, "64x64"), (2, "64x96"), (4, "64x96"),
+    ]  # fmt: skip
+    assert names_of(cases)[3] == "64x96, 4 steps"
+    assert names_of(cases[:1]) == ["64x64, safety off, 2 steps"]
+
+
+def test_every_repeat_has_its_own_text_and_seed() -> None:
+    first, second, warm = CASE.call(0), CASE.call(1), CASE.call(-1)
+    assert len({call["prompt"] for call in (first, second, warm)}) == 3
+    assert first["seed"] != second["seed"]
+    assert "scheduler" not in first
+    assert msgspec.structs.replace(CASE, scheduler="ddim").call(0)["scheduler"] == "ddim"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512", (512, 512)), ("512x768", (512, 768)), (" 64X96 ", (64, 96))]
+)
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert size_from_text(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "big", "64x", "-64", "64x64x64", "999999"])
+def test_wrong_sizes(text: str) -> None:
+    with pytest.raises(InvalidInput, match="not a size"):
+        size_from_text(text)
+
+
+def test_stages_sum_up_to_the_total_and_nothing_is_counted_twice() -> None:
+    spans = [
+        Span("tokenise", 0.0, 1.0), Span("noise", 1.0, 1.5), Span("graph:text", 2.0, 3.0),
+        Span("text", 2.0, 4.0), Span("graph:unet", 5.0, 7.0), Span("graph:advance", 7.0, 7.5),
+        Span("graph:unet", 8.0, 9.0), Span("graph:advance", 9.0, 9.5), Span("denoise", 4.5, 10.0),
+        Span("graph:decode", 10.0, 12.0), Span("graph:safety", 12.0, 13.0),
+        Span("pictures", 10.0, 13.5), Span("png", 14.0, 15.0),
+    ]  # fmt: skip
+    run = run_from_spans(spans, total=15.0)
+    assert list(run.stages) == list(STAGES)
+    assert sum(run.stages.values()) == pytest.approx(15.0)
+    assert run.stages["unet"] == 3.0
+    assert run.stages["loop"] == pytest.approx(5.5 - 3.0 - 1.0)
+    assert run.stages["text"] == 2.0
+    assert run.steps == [3.0, 2.0]
+    assert run.unet == [2.0, 1.0]
+    assert overhead_share(run) == pytest.approx(1 - (3 + 2 + 2 + 1) / 15)
+
+
+def test_a_loop_that_runs_on_the_device_has_mean_steps() -> None:
+    run = run_from_spans([Span("denoise", 0.0, 8.0)], total=9.0)
+    report = made_report([msgspec.structs.replace(CASE, steps=4)])
+    case = msgspec.structs.replace(report.cases[0], runs=[run])
+    assert run.steps == []
+    assert case.series("step") == [2.0]
+
+
+def test_statistics_have_the_planted_numbers() -> None:
+    found = statistics_of(made_report().cases[0])
+    assert found["step"]["p50"] == pytest.approx(0.01, rel=0.01)
+    assert found["step"]["count"] == 48
+    assert found["image"]["count"] == 12
+    assert found["steps_per_second"] == pytest.approx(100.0, rel=0.01)
+    assert set(found["stages"]) == set(STAGES)
+    assert found["overhead_share"] == pytest.approx(0.00088 / 0.0488, rel=0.05)
+
+
+def test_json_says_what_it_is_and_comes_back() -> None:
+    report = made_report()
+    data = json_from_report(report)
+    tree = json.loads(data)
+    assert (tree["format"], tree["version"]) == ("sld-edge-latency", 1)
+    assert set(tree) == {"format", "version", "created", "command", "bundle", "machine", "activity",
+                         "cases", "warnings"}  # fmt: skip
+    statistics = tree["cases"][0]["statistics"]
+    assert set(statistics["image"]) == {"count", "mean", "p50", "p90", "p99", "min", "max", "low",
+                                        "high"}  # fmt: skip
+    assert len(tree["cases"][0]["runs"]) == 12
+    assert report_from_json(data, path="x") == report
+
+
+def test_a_noise_that_cannot_be_told_is_null_in_json() -> None:
+    tree = json.loads(json_from_report(made_report(repeats=2)))
+    assert tree["cases"][0]["statistics"]["noise"]["resolution"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "not a latency report"), ("[]", "not a latency report"), ("{}", "not a latency report")],
+)
+def test_wrong_baselines(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InvalidInput, match=message):
+        read_report(tmp_path / "x.json")
+    with pytest.raises(InvalidInput, match="cannot read"):
+        read_report(tmp_path / "y.json")
+
+
+def test_a_baseline_of_another_version_is_refused() -> None:
+    newer = msgspec.structs.replace(made_report(), version=2)
+    with pytest.raises(InvalidInput, match="version 1"):
+        report_from_json(json_from_report(newer), path="x")
+
+
+def test_csv_has_a_row_for_each_case_and_series() -> None:
+    report = made_report([CASE, msgspec.structs.replace(CASE, batch=2)])
+    rows = list(csv.DictReader(io.StringIO(csv_from_report(report))))
+    assert len(rows) == 2 * (len(STAGES) + 4)
+    image = next(row for row in rows if row["series"] == "image" and row["batch"] == "2")
+    assert float(image["low_s"]) <= float(image["p50_s"]) <= float(image["high_s"])
+
+
+def test_gate_sees_a_planted_slowdown_in_reports() -> None:
+    base = made_report(seed=1)
+    verdicts = {
+        factor: {d.verdict for d in compare_reports(made_report(slow_down=factor, seed=2), base,
+                                                    max_regression=0.05)}
+        for factor in (0.9, 1.0, 1.1)
+    }  # fmt: skip
+    assert verdicts == {0.9: {"passed"}, 1.0: {"passed"}, 1.1: {"regressed"}}
+
+
+def test_gate_refuses_what_cannot_be_compared() -> None:
+    base = made_report()
+    machine = {**base.machine, "cpu": "another"}
+    with pytest.raises(InvalidInput, match="another machine"):
+        compare_reports(base, msgspec.structs.replace(base, machine=machine), max_regression=0.05)
+    with pytest.raises(InvalidInput, match="none of these cases"):
+        compare_reports(
+            base, made_report([msgspec.structs.replace(CASE, steps=9)]), max_regression=0.05
+        )
+
+
+def test_second_start_over_first() -> None:
+    assert start_ratio(made_report().cases[0].cold) == pytest.approx(2.1 / 4.0)
+    assert start_ratio([]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(12.345, "12.35 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs")]
+)
+def test_durations(value: float, shown: str) -> None:
+    assert seconds(value) == shown
