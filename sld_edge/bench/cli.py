@@ -11,7 +11,9 @@ from sld_edge import __version__
 from sld_edge.shell import one_line_errors, quiet_logging
 
 #: Subcommand → where its click command lives. A measurement is added with one line here.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "latency": "sld_edge.bench.latency.command:main",
+}
 
 
 class LazyGroup(click.Group):
@@ -41,5 +43,3 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="sld-bench")
 def main() -> None:
     """Measure latency, safety and quality so that others believe it. See `sld-bench COMMAND --help`."""
-
-

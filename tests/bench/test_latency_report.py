@@ -166,7 +166,8 @@ def test_second_start_over_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(12.345, "12.35 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs")]
+    ("value", "shown"),
+    [(12.346, "12.35 s"), (0.0123, "12.3 ms"), (4.2e-5, "42 µs"), (0.9997e-3, "1 ms")],
 )
 def test_durations(value: float, shown: str) -> None:
     assert seconds(value) == shown

@@ -67,9 +67,9 @@ def print_report(report: Report, console: Console) -> None:
 
 def seconds(value: float) -> str:
     """A duration with the unit that suits it."""
-    if value >= 1.0:
+    if value >= 0.9995:
         return f"{value:.2f} s"
-    if value >= 1e-3:
+    if value >= 0.9995e-3:
         return f"{value * 1e3:.3g} ms"
     return f"{value * 1e6:.3g} µs"
 
