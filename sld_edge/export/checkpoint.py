@@ -1,0 +1,324 @@
+"""A diffusers folder, checked: what cannot be exported faithfully is refused by name before anything is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sld_edge.bundle import sha256_of
+from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
+
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionPipelineSafe")
+_WEIGHT_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+#: Options of the UNet that the exported graph follows, whatever their value.
+_FOLLOWED = {
+    "sample_size", "center_input_sample", "flip_sin_to_cos", "freq_shift", "down_block_types",
+    "mid_block_type", "up_block_types", "only_cross_attention", "block_out_channels", "layers_per_block",
+    "downsample_padding", "mid_block_scale_factor", "dropout", "act_fn", "norm_num_groups", "norm_eps",
+    "cross_attention_dim", "transformer_layers_per_block", "attention_head_dim", "num_attention_heads",
+    "use_linear_projection", "upcast_attention", "resnet_out_scale_factor", "conv_in_kernel",
+    "conv_out_kernel", "in_channels", "out_channels", "time_embedding_dim", "time_embedding_act_fn",
+    "mid_block_only_cross_attention", "resnet_skip_time_act",
+}  # fmt: skip
+_DOWN = {"CrossAttnDownBlock2D", "DownBlock2D"}
+_UP = {"CrossAttnUpBlock2D", "UpBlock2D"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checked checkpoint; networks are loaded one at a time, in float32."""
+
+    path: Path
+    name: str
+    class_name: str
+    licence: str
+    family: str
+    unet_config: Mapping[str, Any]
+    vae_config: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    feature_extractor_config: Mapping[str, Any]
+    prediction_type: PredictionType
+    #: sha256 of every weight file, keyed by its path in the checkpoint.
+    weight_digests: Mapping[str, str]
+    #: Components whose weights exist as ``….fp16.safetensors`` only.
+    variants: Mapping[str, str | None]
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.unet_config["in_channels"])
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the latents the network was trained on."""
+        size = self.unet_config.get("sample_size") or 64
+        return int(size if isinstance(size, int) else max(size))
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels for one latent element, on a side."""
+        return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
+
+    def load_unet(self) -> Any:
+        """diffusers' ``UNet2DConditionModel``."""
+        from diffusers import UNet2DConditionModel
+
+        return self._loaded("unet", UNet2DConditionModel.from_pretrained)
+
+    def load_vae(self) -> Any:
+        """diffusers' ``AutoencoderKL``."""
+        from diffusers import AutoencoderKL
+
+        return self._loaded("vae", AutoencoderKL.from_pretrained)
+
+    def load_text_encoder(self) -> Any:
+        """transformers' ``CLIPTextModel``."""
+        from transformers import CLIPTextModel
+
+        return self._loaded("text_encoder", CLIPTextModel.from_pretrained)
+
+    def load_safety_checker(self) -> Any:
+        """diffusers' ``StableDiffusionSafetyChecker``."""
+        from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+        return self._loaded("safety_checker", StableDiffusionSafetyChecker.from_pretrained)
+
+    def load_tokenizer(self) -> Any:
+        """transformers' CLIP tokenizer."""
+        from transformers import CLIPTokenizer
+
+        with _quietly("tokenizer"):
+            return CLIPTokenizer.from_pretrained(self.path / "tokenizer", local_files_only=True)
+
+    def _loaded(self, component: str, load: Callable[..., Any]) -> Any:
+        import torch
+
+        extra = {"low_cpu_mem_usage": False} if component in _WEIGHT_STEMS else {}
+        with _quietly(component):
+            return load(
+                self.path / component,
+                variant=self.variants[component],
+                local_files_only=True,
+                use_safetensors=True,
+                **{"torch_dtype" if component in _WEIGHT_STEMS else "dtype": torch.float32},
+                **extra,
+            )
+
+
+def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
+    """Check a diffusers folder.
+
+    Raises:
+        InvalidInput: there is no checkpoint at ``path``, or a file of it is missing or damaged.
+        UnsupportedCheckpoint: it is one that cannot be exported faithfully.
+    """
+    index = _json(path / "model_index.json", missing=f"no diffusers checkpoint here: {path}")
+    class_name = str(index.get("_class_name"))
+    if class_name not in _PIPELINES:
+        raise UnsupportedCheckpoint(
+            "the checkpoint's pipeline is not Stable Diffusion 1.x or 2.x", value=class_name
+        )
+    for component, classes in _CLASSES.items():
+        found = (index.get(component) or [None, None])[1]
+        if found not in classes:
+            raise UnsupportedCheckpoint(
+                f"the checkpoint's {component} is of an unknown kind", value=found
+            )
+    if need_safety_head and (index.get("safety_checker") or [None, None])[1] is None:
+        raise UnsupportedCheckpoint(
+            "the checkpoint has no safety_checker, so no picture could be withheld",
+            hint="add one, or pass --without-safety-head to go on without",
+        )
+    configs = {name: _json(path / name / "config.json") for name in ("unet", "vae", "text_encoder")}
+    _check_unet(configs["unet"])
+    _check_text(configs["text_encoder"])
+    _check_vae(configs["vae"], configs["unet"])
+    scheduler = _json(path / "scheduler" / "scheduler_config.json")
+    prediction = scheduler.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise UnsupportedCheckpoint("unknown prediction_type", value=prediction)
+    components = ["unet", "vae", "text_encoder"]
+    processor: dict[str, Any] = {}
+    if need_safety_head:
+        components.append("safety_checker")
+        _json(path / "safety_checker" / "config.json")
+        processor = _json(path / "feature_extractor" / "preprocessor_config.json")
+    files = {name: _weights(path / name, _WEIGHT_STEMS.get(name, "model")) for name in components}
+    return Checkpoint(
+        path=path,
+        name=path.resolve().name,
+        class_name=class_name,
+        licence=_licence(path),
+        family="sd2" if configs["text_encoder"].get("hidden_size", 768) > 768 else "sd1",
+        unet_config=configs["unet"],
+        vae_config=configs["vae"],
+        scheduler_config=scheduler,
+        feature_extractor_config=processor,
+        prediction_type=prediction,
+        weight_digests={
+            file.relative_to(path).as_posix(): sha256_of(file)
+            for found, _ in files.values()
+            for file in found
+        },
+        variants={name: variant for name, (_, variant) in files.items()},
+    )
+
+
+def _check_unet(config: Mapping[str, Any]) -> None:
+    from diffusers import UNet2DConditionModel
+
+    defaults = inspect.signature(UNet2DConditionModel.__init__).parameters
+    for key, value in config.items():
+        if key.startswith("_") or key in _FOLLOWED:
+            continue
+        if key not in defaults or value != defaults[key].default:
+            raise UnsupportedCheckpoint(f"the UNet's option {key} is not supported", value=value)
+    down = list(config.get("down_block_types", []))
+    up = list(config.get("up_block_types", []))
+    middle = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    unknown = [*sorted(set(down) - _DOWN), *sorted(set(up) - _UP)]
+    if middle not in ("UNetMidBlock2DCrossAttn", None):
+        unknown.append(middle)
+    if unknown:
+        raise UnsupportedCheckpoint("the UNet has blocks that are not supported", value=unknown)
+    if not any("CrossAttn" in str(kind) for kind in [*down, *up, middle]):
+        raise UnsupportedCheckpoint("the UNet has no cross-attention, so no prompt could steer it")
+    refused = {
+        "center_input_sample": False,
+        "mid_block_only_cross_attention": None,
+        "conv_in_kernel": 3,
+        "conv_out_kernel": 3,
+    }
+    for key, allowed in refused.items():
+        if config.get(key, allowed) not in (allowed, False):
+            raise UnsupportedCheckpoint(
+                f"the UNet's option {key} is not supported", value=config[key]
+            )
+    crossing = config.get("only_cross_attention", False)
+    if any(crossing) if isinstance(crossing, list) else crossing:
+        raise UnsupportedCheckpoint(
+            "the UNet's option only_cross_attention is not supported", value=crossing
+        )
+    if config.get("in_channels", 4) != config.get("out_channels", 4):
+        raise UnsupportedCheckpoint(
+            "the UNet takes more channels than it gives, as for inpainting",
+            value=(config.get("in_channels"), config.get("out_channels")),
+        )
+
+
+def _check_text(config: Mapping[str, Any]) -> None:
+    if config.get("use_attention_mask"):
+        raise UnsupportedCheckpoint(
+            "the text encoder uses an attention mask, which is not supported"
+        )
+
+
+def _check_vae(vae: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+    if vae.get("latent_channels", 4) != unet.get("in_channels", 4):
+        raise UnsupportedCheckpoint(
+            "the VAE and the UNet have different latent channels",
+            value=(vae.get("latent_channels"), unet.get("in_channels")),
+        )
+    if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
+        raise UnsupportedCheckpoint("the VAE normalises its latents, which is not supported")
+
+
+def _weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
+    """Weight files of a component and the variant they are stored as; their headers are read."""
+    for variant in (None, "fp16"):
+        infix = f".{variant}" if variant else ""
+        files = [folder / f"{stem}{infix}.safetensors"]
+        shards = folder / f"{stem}.safetensors.index{infix}.json"
+        if not files[0].is_file() and shards.is_file():
+            files = sorted({folder / name for name in _json(shards)["weight_map"].values()})
+        if files[0].is_file():
+            for file in files:
+                _check_safetensors(file)
+            return files, variant
+    if any(folder.glob("*.bin")):
+        raise UnsupportedCheckpoint(
+            f"the weights in {folder} are pickles (.bin), which can run code when loaded",
+            hint="convert them to safetensors",
+        )
+    raise InvalidInput("a weight file is missing", value=str(folder / f"{stem}.safetensors"))
+
+
+def _check_safetensors(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as weights:
+            weights.keys()
+    except (SafetensorError, OSError) as error:
+        raise InvalidInput(
+            f"a weight file is damaged or missing ({error})", value=str(file)
+        ) from None
+
+
+def _json(file: Path, *, missing: str = "") -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InvalidInput(
+            missing or "a file of the checkpoint is missing", value=str(file)
+        ) from None
+    except OSError as error:
+        raise InvalidInput(f"cannot read {file} ({error.strerror})") from None
+    except ValueError:
+        raise InvalidInput("a file of the checkpoint is not JSON", value=str(file)) from None
+    if not isinstance(data, dict):
+        raise InvalidInput("a file of the checkpoint is not a JSON object", value=str(file))
+    return data
+
+
+def _licence(path: Path) -> str:
+    """``license:`` of the model card's front matter, or "unknown"."""
+    for name in ("README.md", "MODEL_CARD.md"):
+        file = path / name
+        if file.is_file():
+            match = re.search(
+                r"^licen[cs]e:\s*(\S.*)$", file.read_text("utf-8", "replace"), re.MULTILINE
+            )
+            if match:
+                return match.group(1).strip()
+    return "unknown"
+
+
+@contextlib.contextmanager
+def _quietly(component: str) -> Iterator[None]:
+    """Load without progress bars and remarks; what goes wrong becomes one line."""
+    import warnings
+
+    import diffusers
+    import transformers
+
+    levels = diffusers.utils.logging.get_verbosity(), transformers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InvalidInput(
+            f"the checkpoint's {component} cannot be loaded ({str(error)[:300]})"
+        ) from None
+    finally:
+        diffusers.utils.logging.set_verbosity(levels[0])
+        transformers.utils.logging.set_verbosity(levels[1])

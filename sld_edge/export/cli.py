@@ -1,0 +1,219 @@
+"""``sld-export``: make a bundle, or verify one."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sld_edge import __version__
+from sld_edge.errors import InvalidInput, MissingDependency
+from sld_edge.manifest import Policy, Shape
+from sld_edge.shell import OneLineCommand, say
+
+EPILOG = """\b
+Examples:
+  sld-export ./stable-diffusion-v1-5 bundle
+  sld-export ./stable-diffusion-v1-5 bundle --precision fp16 --shape 512x512 --shape 768x512x2
+  sld-export ./stable-diffusion-2-1 bundle --height 768 --width 768 --policy-minimum medium
+  sld-export ./checkpoint bundle --concept "weapons, blood" --force
+  sld-export --verify bundle
+
+\b
+Exit status: 0 done, 2 wrong input, 4 bundle damaged, 5 checkpoint not supported, 6 a graph misses its
+tolerance, 8 package missing, 9 cannot write, 130 interrupted.
+"""
+
+_PRESETS = ["weak", "medium", "strong", "max"]
+
+
+@click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="sld-export")
+@click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.option("--verify", type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="Check every file of a bundle and load every graph; nothing is written.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--shape", "shapes", multiple=True, metavar="HxW[xBATCH]",
+              help="A size in pixels to serve; repeatable. The checkpoint's own otherwise.")  # fmt: skip
+@click.option("--height", multiple=True, type=int, help="With --width, another way to say --shape.")
+@click.option("--width", multiple=True, type=int, help="With --height, another way to say --shape.")
+@click.option("--batch", multiple=True, type=int, help="Images at once to plan for, one a size.")
+@click.option("--concept", help="Text to suppress; the paper's concept otherwise.")
+@click.option("--safety-default", type=click.Choice(_PRESETS),
+              help="Preset of calls that do not say; medium, or the policy's minimum if stronger.")  # fmt: skip
+@click.option("--policy-minimum", type=click.Choice(["off", *_PRESETS]), default="off",
+              show_default=True, help="Weakest safety that a call may ask for.")  # fmt: skip
+@click.option("--policy-concept", type=click.Choice(["free", "required"]),
+              help="Whether a call may leave the concept out; required where there is a minimum.")  # fmt: skip
+@click.option("--policy-unsafe-images", type=click.Choice(["return", "withhold"]), default="return",
+              show_default=True, help="Whether flagged pictures are handed out at all.")  # fmt: skip
+@click.option("--licence", default="", help="Licence of the weights, for the card.")
+@click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
+@click.option("--without-safety-head", is_flag=True,
+              help="Go on without a safety checker; the card says so.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace an existing bundle once the new one is whole.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def main(
+    checkpoint: Path | None,
+    out: Path | None,
+    verify: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Export CHECKPOINT, a Stable Diffusion 1.x or 2.x folder in diffusers layout, to a bundle in OUT."""
+    if verify is not None:
+        if checkpoint is not None:
+            raise InvalidInput("--verify takes a bundle and nothing else", value=str(checkpoint))
+        _verify(verify, as_json=as_json, quiet=quiet)
+        return
+    if checkpoint is None or out is None:
+        raise InvalidInput("name a checkpoint and a folder to write", hint="see sld-export --help")
+    _export(checkpoint, out, options, as_json=as_json, quiet=quiet)
+
+
+def _export(
+    checkpoint: Path, out: Path, options: dict[str, Any], *, as_json: bool, quiet: bool
+) -> None:
+    try:
+        from sld_edge.export.config import DEFAULT_CONCEPT, ExportConfig
+        from sld_edge.export.export_bundle import export_bundle
+    except ImportError as error:
+        raise MissingDependency(
+            f"exporting needs {error.name or error}", hint="pip install 'sld-edge[export]'"
+        ) from error
+    minimum = options["policy_minimum"]
+    order = ["off", *_PRESETS]
+    default = options["safety_default"] or max("medium", minimum, key=order.index)
+    concept = options["concept"]
+    config = ExportConfig(
+        checkpoint=checkpoint,
+        out=out,
+        precision=options["precision"],
+        shapes=_shapes(options),
+        concept=DEFAULT_CONCEPT if concept is None else concept,
+        safety_default=default,
+        policy=Policy(
+            minimum=minimum,
+            concept=options["policy_concept"] or ("free" if minimum == "off" else "required"),
+            unsafe_images=options["policy_unsafe_images"],
+        ),
+        licence=options["licence"],
+        opset=options["opset"],
+        safety_head=not options["without_safety_head"],
+        force=options["force"],
+    )
+    stages = Stages(quiet=quiet or as_json)
+    bundle = export_bundle(config, stage=stages)
+    size = sum(file.size for file in bundle.manifest.files.values())
+    if as_json:
+        report = {
+            "bundle": str(out),
+            "digest": bundle.digest,
+            "bytes": size,
+            "seconds": stages.seconds,
+        }
+        click.echo(json.dumps(report))
+        return
+    _say_checks(bundle, quiet=quiet)
+    say(f"digest {bundle.digest}", quiet=quiet)
+    say(f"{size / 1e6:.1f} MB in {sum(stages.seconds.values()):.1f} s", quiet=quiet)
+    click.echo(str(out))
+
+
+def _verify(path: Path, *, as_json: bool, quiet: bool) -> None:
+    from sld_edge.bundle import Bundle
+    from sld_edge.engines.base import EngineOptions
+    from sld_edge.engines.load import load
+
+    stages = Stages(quiet=quiet or as_json)
+    with stages("manifest"):
+        bundle = Bundle.open(path)
+    with stages("digests"):
+        bundle.verify(full=True)
+    for graph in bundle.manifest.graphs:
+        with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions(provider="cpu")):
+            pass
+    if as_json:
+        report = {"bundle": str(path), "digest": bundle.digest, "files": len(bundle.manifest.files)}
+        click.echo(json.dumps(report))
+        return
+    _say_checks(bundle, quiet=quiet)
+    click.echo(f"{path}: {len(bundle.manifest.files)} files are whole, digest {bundle.digest}")
+
+
+def _say_checks(bundle: Any, *, quiet: bool) -> None:
+    for graph in bundle.manifest.graphs:
+        check = graph.check
+        say(
+            f"  {graph.file:<34} {check.metric} error {check.max_abs_error:.1e} of {check.tolerance:.0e}"
+            f" against {check.reference}",
+            quiet=quiet,
+        )
+
+
+class Stages:
+    """Shows which stage is running, with a spinner on a terminal, and keeps what each took."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.seconds: dict[str, float] = {}
+        self._quiet = quiet
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Surround one stage."""
+        start = time.perf_counter()
+        with self._spinner(name):
+            yield
+        took = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + took
+        say(f"  {name:<34} {took:7.1f} s", quiet=self._quiet)
+
+    @contextmanager
+    def _spinner(self, name: str) -> Iterator[None]:
+        if self._quiet or not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status(name):
+            yield
+
+
+def _shapes(options: dict[str, Any]) -> tuple[Shape, ...]:
+    """Sizes from ``--shape`` and from ``--height/--width/--batch``, which go together in their order."""
+    shapes = []
+    for text in options["shapes"]:
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})(?:x(\d{1,4}))?", text.strip().lower())
+        if match is None:
+            raise InvalidInput("a shape is not HxW or HxWxBATCH", value=text, hint="e.g. 512x512")
+        height, width, batch = match.groups()
+        shapes.append(Shape(height=int(height), width=int(width), batch=int(batch or 1)))
+    heights, widths, batches = options["height"], options["width"], options["batch"]
+    if len(heights) != len(widths):
+        raise InvalidInput(
+            f"{len(heights)} --height and {len(widths)} --width were given", hint="they go in pairs"
+        )
+    if len(batches) > 1 and len(batches) != len(heights):
+        raise InvalidInput(
+            f"{len(batches)} --batch for {len(heights)} sizes", hint="one for all or each"
+        )
+    if batches and not heights:
+        if shapes:
+            raise InvalidInput(
+                "--batch goes with --height and --width", hint="write --shape HxWxBATCH"
+            )
+        raise InvalidInput("--batch needs a size", hint="write --shape HxWxBATCH")
+    repeated = batches if len(batches) == len(heights) else (*batches, 1)[:1] * len(heights)
+    for height, width, batch in zip(heights, widths, repeated, strict=True):
+        shapes.append(Shape(height=height, width=width, batch=batch))
+    return tuple(shapes)

@@ -1,0 +1,160 @@
+"""Torch modules → ONNX graphs with the manifest's names, and the ``advance`` graphs from the equations."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import Dim
+
+from sld_edge.manifest import GraphKind, Tensor
+from sld_edge.runtime.guidance import Settings, advance
+
+_MOST = 4096
+
+
+def unet_graph(module: Any, layers: int, example: Sequence[torch.Tensor], opset: int) -> Any:
+    """``onnx_ir`` model of a :class:`BranchedUNet`; ``R`` and ``B`` are free.
+
+    Args:
+        module: The network.
+        layers: Number of cross-attention layers.
+        example: latents, input_scale, timestep, then keys and values in turn, with R = 3 and B = 2.
+    """
+    free_r, free_b = Dim("R", min=2, max=_MOST), Dim("B", min=1, max=_MOST)
+    names = [f"{kind}_{index:02d}" for index in range(layers) for kind in "kv"]
+    context = tuple({0: free_r, 1: free_b} for _ in names)
+    return _exported(
+        module,
+        tuple(example),
+        ["latents", "input_scale", "timestep", *names],
+        ["noise_pred"],
+        ({0: free_b}, {}, {}, context),
+        opset,
+    )
+
+
+def text_graph(module: Any, layers: int, text_length: int, opset: int) -> Any:
+    """``onnx_ir`` model of a :class:`TextContext`; ``N`` is free."""
+    names = [f"{kind}_{index:02d}" for index in range(layers) for kind in "kv"]
+    ids = torch.zeros((2, text_length), dtype=torch.int64)
+    return _exported(
+        module, (ids,), ["input_ids"], names, ({0: Dim("N", min=1, max=_MOST)},), opset
+    )
+
+
+def decode_graph(module: Any, latent_shape: tuple[int, int, int], opset: int) -> Any:
+    """``onnx_ir`` model of a :class:`PixelDecoder` for one latent size ``(C, h, w)``; ``B`` is free."""
+    latents = torch.zeros((2, *latent_shape))
+    return _exported(
+        module, (latents,), ["latents"], ["images"], ({0: Dim("B", min=1, max=_MOST)},), opset
+    )
+
+
+def safety_graph(module: Any, height: int, width: int, opset: int) -> Any:
+    """``onnx_ir`` model of a :class:`SafetyHead` for one pixel size; ``B`` is free."""
+    images = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    outputs = ["concept_scores", "special_scores", "flags"]
+    return _exported(
+        module, (images,), ["images"], outputs, ({0: Dim("B", min=1, max=_MOST)},), opset
+    )
+
+
+def advance_graph(*, many: bool) -> Any:
+    """``onnx_ir`` model traced from :func:`sld_edge.runtime.guidance.advance`; every size is free.
+
+    Args:
+        many: Leave the number of branches free too, for several safety concepts.
+    """
+    import ndonnx
+    import onnx_ir
+
+    sample = ("B", "C", "h", "w")
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "noise_pred": ("R" if many else 3, *sample),
+        "state": ("S", *sample),
+        "momentum": sample,
+        "noise": sample,
+        "matrix": ("S", "columns"),
+        "settings": (len(Settings._fields),),
+    }
+    arguments = {
+        name: ndonnx.argument(shape=shape, dtype=ndonnx.float32) for name, shape in shapes.items()
+    }
+    next_state, next_momentum = advance(ndonnx, *arguments.values())
+    proto = ndonnx.build(arguments, {"next_state": next_state, "next_momentum": next_momentum})
+    model = onnx_ir.from_proto(proto)
+    for value, shape in zip(model.graph.outputs, [("S", *sample), sample], strict=True):
+        value.shape = onnx_ir.Shape(shape)
+    return model
+
+
+def tensors_of(values: Sequence[Any]) -> tuple[Tensor, ...]:
+    """A graph's inputs or outputs as the manifest lists them."""
+    return tuple(
+        Tensor(
+            name=value.name,
+            dtype=np.dtype(value.dtype.numpy()).name,
+            shape=tuple(size if isinstance(size, int) else str(size.value) for size in value.shape),
+        )
+        for value in values
+    )
+
+
+def kinds_with_sizes() -> tuple[GraphKind, ...]:
+    """Graphs that have one file for each pixel size."""
+    return ("unet", "decode", "safety")
+
+
+def _exported(
+    module: Any,
+    arguments: tuple[Any, ...],
+    inputs: list[str],
+    outputs: list[str],
+    shapes: tuple[Any, ...],
+    opset: int,
+) -> Any:
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    with quiet_torch(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            arguments,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    model.doc_string = None
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces of the exporting machine
+        node.doc_string = None
+    for value, name in zip(model.graph.outputs, outputs, strict=True):
+        value.name = name
+    return model
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Keep torch's and its exporter's remarks to themselves; our own checks say what went wrong."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,162 @@
+"""The torch modules behind ``text``, ``decode`` and ``safety``: networks with everything around them inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sld_edge.errors import UnsupportedCheckpoint
+from sld_edge.export.branched_unet import cross_attention_modules
+from sld_edge.export.pil_resize import resize_matrix, short_edge_size
+
+
+class TextContext(nn.Module):
+    """``text`` graph: ids ``[N, T]`` → keys and values of every cross-attention layer of the UNet."""
+
+    def __init__(self, text_encoder: Any, unet: Any) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        layers = [attn for _, attn in cross_attention_modules(unet)]
+        self.heads = [attn.heads for attn in layers]
+        self.scales = [float(attn.scale) for attn in layers]
+        self.to_k = nn.ModuleList(attn.to_k for attn in layers)
+        self.to_v = nn.ModuleList(attn.to_v for attn in layers)
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        """Keys ``[N, heads, dim, T]`` scaled by dim^−1/2 and values ``[N, heads, T, dim]``, in turn."""
+        hidden = self.text_encoder(input_ids).last_hidden_state
+        outputs: list[Tensor] = []
+        for to_k, to_v, heads, scale in zip(
+            self.to_k, self.to_v, self.heads, self.scales, strict=True
+        ):
+            key = to_k(hidden).unflatten(2, (heads, -1)) * scale
+            outputs += [
+                key.permute(0, 2, 3, 1),
+                to_v(hidden).unflatten(2, (heads, -1)).transpose(1, 2),
+            ]
+        return tuple(outputs)
+
+
+class PixelDecoder(nn.Module):
+    """``decode`` graph: latents ``[B, C, h, w]`` float32 → pixels ``[B, H, W, 3]`` uint8."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.post_quant_conv = vae.post_quant_conv
+        self.decoder = vae.decoder
+        self.scaling_factor = float(vae.config.scaling_factor)
+        self.shift_factor = float(getattr(vae.config, "shift_factor", None) or 0.0)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """As ``VaeImageProcessor`` does: x/2 + 1/2, clipped, times 255, rounded half to even."""
+        hidden = latents / self.scaling_factor + self.shift_factor
+        hidden = hidden.to(self.decoder.conv_in.weight.dtype)
+        if self.post_quant_conv is not None:
+            hidden = self.post_quant_conv(hidden)
+        image = self.decoder(hidden).float()
+        image = torch.round((image / 2 + 0.5).clamp(0, 1) * 255.0)
+        return image.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+class SafetyHead(nn.Module):
+    """``safety`` graph: pixels ``[B, H, W, 3]`` uint8 → rounded scores and a verdict for each image.
+
+    Resizing, cropping and normalising are inside, as the checkpoint's image processor does them with Pillow;
+    the verdict is that of ``StableDiffusionSafetyChecker.forward``, rounding and special care included.
+    """
+
+    matrix_x: Tensor
+    matrix_y: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, checker: Any, processor: Mapping[str, Any], height: int, width: int) -> None:
+        super().__init__()
+        self.vision_model = checker.vision_model
+        self.visual_projection = checker.visual_projection
+        for name in ("concept_embeds", "special_care_embeds"):
+            embeds = getattr(checker, name).detach().float()
+            self.register_buffer(name, F.normalize(embeds).t().contiguous())
+            self.register_buffer(
+                f"{name}_weights", getattr(checker, f"{name}_weights").detach().float()
+            )
+        rows, columns = _resize_matrices(processor, height, width)
+        self.register_buffer("matrix_y", rows)
+        self.register_buffer("matrix_x", columns)
+        mean, std = _normalisation(processor)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Concept scores ``[B, n]``, special-care scores ``[B, m]``, flags ``[B]``."""
+        pixels = images.permute(0, 3, 1, 2).float()
+        pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
+        pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
+        pixels = (pixels / 255.0 - self.mean) / self.std
+        pooled = self.vision_model(pixels.to(self.visual_projection.weight.dtype))[1]
+        embeds = F.normalize(self.visual_projection(pooled).float())
+        special = _rounded(embeds @ self.special_care_embeds - self.special_care_embeds_weights)
+        care = (special > 0).any(dim=1, keepdim=True).float() * 0.01
+        concepts = _rounded(embeds @ self.concept_embeds - self.concept_embeds_weights + care)
+        return concepts, special, (concepts > 0).any(dim=1)
+
+
+def _to_levels(values: Tensor) -> Tensor:
+    """Pillow rounds to whole levels after each pass."""
+    return torch.floor(values + 0.5).clamp(0, 255)
+
+
+def _rounded(scores: Tensor) -> Tensor:
+    """Three decimals, half to even, as Python's ``round`` of a float32 does."""
+    return torch.round(scores * 1000.0) / 1000.0
+
+
+def _resize_matrices(
+    processor: Mapping[str, Any], height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Matrices ``[crop, H]`` and ``[W, crop]`` of resizing the short edge and cropping the centre."""
+    rows, columns = torch.eye(height), torch.eye(width)
+    if processor.get("do_resize", True):
+        size = processor.get("size", 224)
+        short = size if isinstance(size, int) else size.get("shortest_edge")
+        if short is None or processor.get("resample", 3) != 3:
+            raise UnsupportedCheckpoint(
+                "the safety checker's image processor resizes in an unknown way",
+                value={key: processor.get(key) for key in ("size", "resample")},
+            )
+        new_height, new_width = short_edge_size(height, width, short)
+        rows = torch.from_numpy(resize_matrix(height, new_height))
+        columns = torch.from_numpy(resize_matrix(width, new_width))
+    if processor.get("do_center_crop", True):
+        crop = processor.get("crop_size", 224)
+        crop_height, crop_width = (
+            (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
+        )
+        if crop_height > rows.shape[0] or crop_width > columns.shape[0]:
+            raise UnsupportedCheckpoint(
+                "the safety checker crops more than it resizes to", value=crop
+            )
+        top, left = (rows.shape[0] - crop_height) // 2, (columns.shape[0] - crop_width) // 2
+        rows, columns = rows[top : top + crop_height], columns[left : left + crop_width]
+    return rows.contiguous(), columns.t().contiguous()
+
+
+def _normalisation(processor: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    if (
+        not processor.get("do_rescale", True)
+        or abs(processor.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6
+    ):
+        raise UnsupportedCheckpoint(
+            "the safety checker's image processor rescales in an unknown way",
+            value=processor.get("rescale_factor"),
+        )
+    if not processor.get("do_normalize", True):
+        return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    return (
+        torch.tensor(processor["image_mean"], dtype=torch.float32).reshape(3, 1, 1),
+        torch.tensor(processor["image_std"], dtype=torch.float32).reshape(3, 1, 1),
+    )
