@@ -6,12 +6,15 @@ STAMP := $(VENV)/.installed
 # An environment with the runtime alone, where the tests prove that nothing else is needed.
 LEAN := .venv-lean
 LEAN_STAMP := $(LEAN)/.installed
+# Environments of their own: these pipelines need older releases than the exporter does.
+PEERS := .venv-peers
+PEER_TORCH := torch==2.13.0
 CHECKPOINT := models/tinyworld
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format clean
+.PHONY: help demo test test-fast lint peers format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,9 +46,18 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+peers: $(STAMP) ## set up the pipelines that sld-bench compare measures against (a few GB)
+	@test -x $(PEERS)/optimum/bin/python || $(PYTHON) -m venv $(PEERS)/optimum
+	@test -x $(PEERS)/openvino/bin/python || $(PYTHON) -m venv $(PEERS)/openvino
+	@echo "installing Optimum for ONNX Runtime and for OpenVINO into $(PEERS)"
+	@$(PEERS)/optimum/bin/python -m pip install --quiet --disable-pip-version-check $(PEER_TORCH) \
+		'optimum-onnx[onnxruntime]==0.1.0' 'diffusers==0.35.2' 'transformers==4.57.6' accelerate
+	@$(PEERS)/openvino/bin/python -m pip install --quiet --disable-pip-version-check $(PEER_TORCH) \
+		'optimum-intel[openvino]==2.2.0' 'diffusers==0.38.0' 'transformers==4.57.6' accelerate
+
 format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove everything that the targets made
-	rm -rf $(VENV) $(LEAN) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEAN) $(PEERS) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
