@@ -1,0 +1,1 @@
+"""One module for each runtime that is compared; each has ``build(task, peer)``."""

@@ -1,0 +1,63 @@
+"""This runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sld_edge.bench.compare.task import Task
+from sld_edge.bench.latency.clock import StageClock, run_from_spans
+from sld_edge.runtime.pipeline import SafePipeline
+
+_loaded: dict[str, tuple[SafePipeline, StageClock]] = {}
+
+
+def build(task: Task, peer: str) -> Ours:
+    """``"ours"`` with the task's safety settings, ``"ours-off"`` with safety off; they share one load."""
+    return Ours(task, off=peer.endswith("off"))
+
+
+class Ours:
+    """SafePipeline on the bundle."""
+
+    def __init__(self, task: Task, *, off: bool) -> None:
+        if task.bundle not in _loaded:
+            clock = StageClock()
+            pipe = SafePipeline.from_pretrained(
+                task.bundle,
+                compute_precision="bf16" if task.precision == "bf16" else "fp32",
+                threads=task.threads,
+                observer=clock,
+            )
+            _loaded[task.bundle] = pipe, clock
+        self._pipe, self._clock = _loaded[task.bundle]
+        self._task = task
+        self._latents = np.load(task.latents)
+        self._safety: dict[str, Any] = (
+            {"safety": "off"} if off else {**task.safety, "safety_concept": task.concept}
+        )
+        self._steps: list[float] = []
+        self.description = self._pipe.engines["unet"]
+
+    def image(self, steps: int) -> Any:
+        """The task's picture."""
+        self._clock.take()
+        output = self._pipe(
+            self._task.prompt,
+            height=self._task.height,
+            width=self._task.width,
+            num_inference_steps=steps,
+            guidance_scale=self._task.guidance_scale,
+            latents=self._latents,
+            scheduler="ddim",
+            progress=False,
+            **self._safety,
+        )
+        self._steps = run_from_spans(self._clock.take(), 1.0).steps
+        flagged = (output.unsafe_images or [None])[0]
+        return np.asarray(output.images[0] if flagged is None else flagged)
+
+    def steps(self) -> list[float]:
+        """Seconds of every step of the last picture."""
+        return self._steps

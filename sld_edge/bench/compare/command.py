@@ -1,0 +1,198 @@
+"""``sld-bench compare``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sld_edge.bench.compare.peers import BY_NAME, PEERS, PEERS_FOLDER, Peer
+from sld_edge.errors import BundleError, ImageFileError, InvalidInput
+from sld_edge.shell import say
+
+if TYPE_CHECKING:
+    from sld_edge.bench.compare.interleave import Outcome
+    from sld_edge.bench.compare.task import Task
+    from sld_edge.bundle import Bundle
+
+EPILOG = """\b
+Examples:
+  sld-bench compare checkpoint bundle
+  sld-bench compare checkpoint bundle --steps 3 --repeats 3 --json comparison.json
+  sld-bench compare checkpoint bundle --peer ours --peer safe-eager
+
+\b
+A peer that is not installed, does not finish in time or does not suit this processor is skipped by name;
+`make peers` installs them. A peer whose picture does not match its reference's is marked and does not count.
+"""
+#: Medium with the safety term acting from the first step, so that short runs see it.
+SAFETY = {
+    "sld_guidance_scale": 1000.0,
+    "sld_warmup_steps": 0,
+    "sld_threshold": 0.01,
+    "sld_momentum_scale": 0.3,
+    "sld_mom_beta": 0.4,
+}
+#: A worker needs about the weights twice over while it loads, and the decoder's activations.
+_ROOM = 2.2
+
+
+@click.command("compare", epilog=EPILOG)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--steps", default=3, show_default=True, help="Denoising steps, DDIM.")
+@click.option(
+    "--repeats", default=3, show_default=True, help="Rounds; a picture of each peer in each."
+)
+@click.option(
+    "--prompt", default="a photograph of a lighthouse on a rocky coast", show_default=True
+)
+@click.option("--guidance-scale", default=7.5, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the noise and of the peers' order.")
+@click.option("--threads", default=0, help="For all alike; 0 uses every core.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+              help="Arithmetic that ours and OpenVINO may use.")  # fmt: skip
+@click.option("--peer", "names", multiple=True, type=click.Choice(list(BY_NAME)),
+              help="Only these; repeatable. Named ones are not skipped for a lack of bf16.")  # fmt: skip
+@click.option("--limit", default=900.0, show_default=True,
+              help="Seconds for one picture, loading and compiling included.")  # fmt: skip
+@click.option("--peers-folder", default=PEERS_FOLDER, show_default=True,
+              type=click.Path(path_type=Path), help="Where `make peers` put the environments.")  # fmt: skip
+@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
+              help="Write everything as JSON; - is standard output.")  # fmt: skip
+@click.option("--pictures", type=click.Path(path_type=Path), help="Folder for the pictures.")
+def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
+    """Time CHECKPOINT through other pipelines and BUNDLE, made from it, through this one.
+
+    All make the same picture from the same weights, text, noise, scheduler and threads, in turns.
+    """
+    from sld_edge.bench.compare.interleave import Turns, run_in_turns
+    from sld_edge.bench.latency.table import LiveLine
+    from sld_edge.bench.machine import ActivityMeter
+    from sld_edge.bundle import Bundle
+
+    if options["steps"] < 1 or options["repeats"] < 1:
+        raise InvalidInput("--steps and --repeats must be 1 or more")
+    if not (checkpoint / "model_index.json").is_file():
+        raise BundleError("no diffusers checkpoint here", value=str(checkpoint))
+    opened = Bundle.open(bundle)
+    peers, skipped = _chosen(options["names"])
+    size = sum(file.size for file in opened.manifest.files.values())
+    meter = ActivityMeter()
+    with TemporaryDirectory(prefix="sld-bench-") as folder, LiveLine(quiet=False) as live:
+        task = _task(checkpoint, opened, options, Path(folder))
+        turns = Turns(
+            repeats=options["repeats"],
+            limit=options["limit"],
+            room=int(size * _ROOM),
+            seed=options["seed"],
+            peers_folder=options["peers_folder"],
+        )
+        outcomes = [*run_in_turns(peers, task, turns, live.say), *skipped]
+    report = _report(opened, options, outcomes, asdict(meter.read()))
+    _save(report, outcomes, options)
+
+
+def _chosen(names: Sequence[str]) -> tuple[list[Peer], list[Outcome]]:
+    """The peers to run, and those this processor cannot run in sensible time."""
+    from sld_edge.bench.compare.interleave import Outcome
+    from sld_edge.bench.machine import describe_machine
+
+    if names:
+        return [peer for peer in PEERS if peer.name in names], []
+    sets = describe_machine()["instruction_sets"]
+    has_bf16 = any("bf16" in name for name in sets)
+    run = [peer for peer in PEERS if has_bf16 or not peer.bf16]
+    why = "this processor has no bf16 arithmetic; name it with --peer to insist"
+    return run, [Outcome(peer=peer, skipped=why) for peer in PEERS if peer not in run]
+
+
+def _task(checkpoint: Path, bundle: Bundle, options: dict[str, Any], folder: Path) -> Task:
+    import numpy as np
+
+    from sld_edge.bench.compare.task import Task
+    from sld_edge.engines.onnxruntime.run import usable_cores
+
+    manifest = bundle.manifest
+    shape = manifest.shapes[0]
+    factor = manifest.model.vae_scale_factor
+    latents = np.random.default_rng(options["seed"]).standard_normal(
+        (1, manifest.model.latent_channels, shape.height // factor, shape.width // factor)
+    )
+    np.save(folder / "latents.npy", latents.astype(np.float32))
+    return Task(
+        checkpoint=str(checkpoint.resolve()),
+        bundle=str(bundle.path.resolve()),
+        prompt=options["prompt"],
+        concept=manifest.safety.concept,
+        latents=str(folder / "latents.npy"),
+        steps=options["steps"],
+        height=shape.height,
+        width=shape.width,
+        guidance_scale=options["guidance_scale"],
+        threads=options["threads"] or usable_cores(),
+        safety=SAFETY,
+        precision=options["precision"],
+    )
+
+
+def _report(
+    bundle: Bundle, options: dict[str, Any], outcomes: Sequence[Outcome], activity: dict[str, Any]
+) -> dict[str, Any]:
+    from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, result_of
+    from sld_edge.bench.machine import Activity, describe_machine
+
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["sld-bench", *sys.argv[1:]]),
+        "bundle": {"name": bundle.manifest.source.name, "digest": bundle.digest,
+                   "precision": bundle.manifest.precision},
+        "machine": describe_machine(),
+        "activity": activity,
+        "steps": options["steps"],
+        "safety": SAFETY,
+        "peers": result_of(outcomes),
+        "safe_against_off_psnr_db": contrast(outcomes, "ours", "ours-off"),
+        "warnings": Activity(**activity).warnings(),
+    }  # fmt: skip
+
+
+def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from sld_edge.bench.compare.table import print_comparison
+    from sld_edge.bundle import write_atomically
+
+    data = json.dumps(report, indent=1) + "\n"
+    file = options["json_file"]
+    if str(file) == "-":
+        click.echo(data, nl=False)
+    else:
+        print_comparison(report, Console())
+    try:
+        if file and str(file) != "-":
+            write_atomically(file, data.encode())
+        if options["pictures"]:
+            _save_pictures(outcomes, options["pictures"])
+    except OSError as error:
+        raise ImageFileError(f"cannot write {error.filename} ({error.strerror})") from None
+
+
+def _save_pictures(outcomes: Sequence[Outcome], folder: Path) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for outcome in outcomes:
+        if outcome.picture is not None:
+            Image.fromarray(outcome.picture).save(folder / f"{outcome.peer.name}.png")
+            say(str(folder / f"{outcome.peer.name}.png"))

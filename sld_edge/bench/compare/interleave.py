@@ -1,0 +1,201 @@
+"""Run the peers in turns: workers that are started when needed, limited in time, and stopped when memory is short."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sld_edge
+from sld_edge.bench.compare.peers import Peer, command_for, process_of
+from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.bench.machine import require_psutil
+
+_WARMUP_STEPS = 1
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What one peer gave: a reason why it was skipped, or its samples in seconds and its last picture."""
+
+    peer: Peer
+    skipped: str = ""
+    description: str = ""
+    images: list[float] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+    loading: float = 0.0
+    picture: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """How the peers take turns.
+
+    Args:
+        repeats: Measured pictures of each peer.
+        limit: Seconds a peer may take for one answer, loading and compiling included.
+        room: Bytes that must be free before a worker is started; others are stopped to get there.
+        seed: Of the order, which is another one in every round.
+    """
+
+    repeats: int
+    limit: float
+    room: int
+    seed: int = 0
+    peers_folder: Path
+
+
+def run_in_turns(
+    peers: Sequence[Peer], task: Task, turns: Turns, say: Callable[[str], None]
+) -> list[Outcome]:
+    """Measure all peers, one picture each round."""
+    outcomes = {peer.name: Outcome(peer=peer) for peer in peers}
+    order = random.Random(turns.seed)
+    with _Workers(task, turns) as workers:
+        for turn in range(turns.repeats):
+            ready = [outcome for outcome in outcomes.values() if not outcome.skipped]
+            order.shuffle(ready)
+            # Peers of one process follow each other, so that little is restarted when memory is short.
+            places = [process_of(outcome.peer) for outcome in ready]
+            for outcome in sorted(ready, key=lambda one: places.index(process_of(one.peer))):
+                say(f"round {turn + 1} of {turns.repeats}: {outcome.peer.title}")
+                try:
+                    _measure(workers, outcome, task)
+                except Unavailable as reason:
+                    outcome.skipped = str(reason)
+    return list(outcomes.values())
+
+
+def _measure(workers: _Workers, outcome: Outcome, task: Task) -> None:
+    worker = workers.of(outcome.peer)
+    if outcome.peer.name not in worker.warm:
+        warm = worker.ask(outcome.peer.name, _WARMUP_STEPS)
+        outcome.loading = warm["loading"] + warm["total"]
+        worker.warm.add(outcome.peer.name)
+    answer = worker.ask(outcome.peer.name, task.steps)
+    outcome.images.append(answer["total"])
+    outcome.steps += answer["steps"]
+    outcome.description = answer["description"]
+    outcome.picture = np.load(worker.out)
+
+
+class _Workers:
+    """The running processes by name."""
+
+    def __init__(self, task: Task, turns: Turns) -> None:
+        self._task, self._turns = task, turns
+        self._running: dict[str, _Worker] = {}
+
+    def of(self, peer: Peer) -> _Worker:
+        """The peer's process, started if need be, after making room."""
+        name = process_of(peer)
+        worker = self._running.get(name)
+        if worker is None or not worker.alive:
+            command = command_for(peer, peers_folder=self._turns.peers_folder)
+            self._make_room()
+            worker = _Worker(command, self._task, self._turns.limit, name)
+            self._running[name] = worker
+        return worker
+
+    def _make_room(self) -> None:
+        memory = require_psutil().virtual_memory
+        while self._running and memory().available < self._turns.room:
+            oldest = next(iter(self._running))
+            self._running.pop(oldest).stop()
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._running.values():
+            worker.stop()
+
+
+class _Worker:
+    """One process and its line-by-line conversation."""
+
+    def __init__(self, command: Sequence[str], task: Task, limit: float, name: str) -> None:
+        self.warm: set[str] = set()
+        self.out = Path(task.latents).parent / f"{name}.npy"
+        self._limit = limit
+        self._log = (Path(task.latents).parent / f"{name}.log").open("a+", encoding="utf-8")
+        package = str(Path(sld_edge.__file__).parent.parent)
+        threads = str(task.threads)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        self._process = subprocess.Popen(
+            [*command, task.to_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def ask(self, peer: str, steps: int) -> dict[str, Any]:
+        """One picture.
+
+        Raises:
+            Unavailable: the peer cannot run here, died, or took longer than the limit.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        late = threading.Timer(self._limit, self._process.kill)
+        late.start()
+        try:
+            request = {"peer": peer, "steps": steps, "out": str(self.out)}
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            in_time = late.is_alive()
+            late.cancel()
+        if not line:
+            self._process.wait()
+            reason = self._last_words() if in_time else f"took longer than {self._limit:.0f} s"
+            raise Unavailable(reason)
+        answer: dict[str, Any] = json.loads(line)
+        if "skip" in answer:
+            raise Unavailable(answer["skip"])
+        return answer
+
+    def stop(self) -> None:
+        """End the process and wait for it."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def _last_words(self) -> str:
+        self._log.flush()
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        last = lines[-1][:200] if lines else "no message"
+        return f"its process ended with status {self._process.returncode} ({last})"

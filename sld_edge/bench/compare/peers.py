@@ -1,0 +1,83 @@
+"""Who is compared, where each one lives, and what its picture must equal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from sld_edge.bench.compare.task import Unavailable
+
+_ADAPTERS = "sld_edge.bench.compare.adapters"
+#: Where ``make peers`` puts the environments of peers that cannot share ours.
+PEERS_FOLDER = ".venv-peers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """One compared pipeline.
+
+    Args:
+        branches: Rows of the network's batch: 3 under SLD, 2 without.
+        reference: The peer whose picture this one's must equal; its own name for a reference.
+        adapter: Module with ``build``; peers with the same adapter share a process and its weights.
+        process: Set where a peer must not share it.
+        environment: Folder in :data:`PEERS_FOLDER`, empty for this environment.
+        least_psnr: The picture matches from here on, in dB.
+    """
+
+    name: str
+    title: str
+    branches: int
+    reference: str
+    adapter: str
+    process: str = ""
+    environment: str = ""
+    least_psnr: float = 50.0
+    #: Runs in bf16 whatever the task allows, and is skipped where the processor has no arithmetic for it.
+    bf16: bool = False
+
+
+_SAFE, _PLAIN = "safe-eager", "plain-eager"
+
+PEERS: tuple[Peer, ...] = (
+    Peer(name="ours", title="sld-edge", branches=3, reference=_SAFE, adapter="ours"),
+    Peer(name="ours-off", title="sld-edge, safety off", branches=2, reference=_PLAIN, adapter="ours"),
+    Peer(name=_SAFE, title="diffusers Safe, eager", branches=3, reference=_SAFE, adapter="torch_safe"),
+    Peer(name=_PLAIN, title="diffusers plain, eager", branches=2, reference=_PLAIN,
+         adapter="torch_safe"),
+    Peer(name="safe-openvino", title="diffusers Safe on an OpenVINO three-row UNet", branches=3,
+         reference=_SAFE, adapter="torch_safe", process="openvino"),
+    Peer(name="safe-compiled", title="diffusers Safe, torch.compile", branches=3, reference=_SAFE,
+         adapter="torch_safe", process="compiled"),
+    Peer(name="safe-bf16", title="diffusers Safe, eager bf16", branches=3, reference=_SAFE,
+         adapter="torch_safe", process="bf16", least_psnr=20.0, bf16=True),
+    Peer(name="optimum-onnx", title="Optimum ONNX Runtime", branches=2, reference=_PLAIN,
+         adapter="optimum", environment="optimum"),
+    Peer(name="optimum-openvino", title="Optimum Intel, OpenVINO", branches=2, reference=_PLAIN,
+         adapter="optimum", environment="openvino"),
+)  # fmt: skip
+BY_NAME = {peer.name: peer for peer in PEERS}
+
+
+def command_for(peer: Peer, *, peers_folder: Path) -> list[str]:
+    """The start of the worker's command line.
+
+    Raises:
+        Unavailable: its environment is not there.
+    """
+    worker = "sld_edge.bench.compare.worker"
+    adapter = f"{_ADAPTERS}.{peer.adapter}"
+    if not peer.environment:
+        return [sys.executable, "-m", worker, adapter]
+    folder = "Scripts" if os.name == "nt" else "bin"
+    python = peers_folder / peer.environment / folder / "python"
+    if not python.exists():
+        raise Unavailable(f"not installed in {python.parent.parent} (run: make peers)")
+    return [str(python.absolute()), "-m", worker, adapter]
+
+
+def process_of(peer: Peer) -> str:
+    """Peers with the same answer share a worker."""
+    return peer.process or peer.environment or peer.adapter

@@ -1,0 +1,45 @@
+"""What every compared pipeline is asked to make. Plain standard library: peers' environments read it too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture, the same for all: weights, text, noise, scheduler (DDIM), safety settings and threads.
+
+    Args:
+        checkpoint: diffusers folder; ``bundle`` was exported from it.
+        latents: ``.npy`` file with the unit Gaussian starting noise ``[1, C, h, w]``.
+        safety: The ``sld_…`` arguments of diffusers' Safe pipeline.
+        precision: Arithmetic that the peers may use, ``"fp32"`` or ``"bf16"``.
+    """
+
+    checkpoint: str
+    bundle: str
+    prompt: str
+    concept: str
+    latents: str
+    steps: int
+    height: int
+    width: int
+    guidance_scale: float
+    threads: int
+    safety: dict[str, Any]
+    precision: str = "fp32"
+
+    def to_json(self) -> str:
+        """As one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """Back from :meth:`to_json`."""
+        return cls(**json.loads(text))
+
+
+class Unavailable(Exception):
+    """A peer cannot run here; the message is the reason that the report names."""
