@@ -101,14 +101,14 @@ class Checkpoint:
         """transformers' CLIP tokenizer."""
         from transformers import CLIPTokenizer
 
-        with _quietly("tokenizer"):
+        with quietly("tokenizer"):
             return CLIPTokenizer.from_pretrained(self.path / "tokenizer", local_files_only=True)
 
     def _loaded(self, component: str, load: Callable[..., Any]) -> Any:
         import torch
 
         extra = {"low_cpu_mem_usage": False} if component in _WEIGHT_STEMS else {}
-        with _quietly(component):
+        with quietly(component):
             return load(
                 self.path / component,
                 variant=self.variants[component],
@@ -299,7 +299,7 @@ def _licence(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quietly(component: str) -> Iterator[None]:
+def quietly(component: str) -> Iterator[None]:
     """Load without progress bars and remarks; what goes wrong becomes one line."""
     import warnings
 

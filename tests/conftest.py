@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests; nothing here or in a test may reach the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small randomly initialised checkpoint in diffusers layout, 64×64 pixels."""
+    from sld_edge.export.random_checkpoint import write_random_checkpoint
+
+    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """That checkpoint's bundle, fp32."""
+    from sld_edge.export.config import ExportConfig
+    from sld_edge.export.export_bundle import export_bundle
+
+    out = tmp_path_factory.mktemp("bundle") / "tiny"
+    return export_bundle(ExportConfig(checkpoint=tiny_checkpoint, out=out)).path
