@@ -168,9 +168,8 @@ def _report(
 
 
 def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from sld_edge.bench.compare.table import print_comparison
+    from sld_edge.bench.latency.table import result_console
     from sld_edge.bundle import write_atomically
 
     data = json.dumps(report, indent=1) + "\n"
@@ -178,7 +177,7 @@ def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str
     if str(file) == "-":
         click.echo(data, nl=False)
     else:
-        print_comparison(report, Console())
+        print_comparison(report, result_console())
     try:
         if file and str(file) != "-":
             write_atomically(file, data.encode())

@@ -85,11 +85,9 @@ def main(bundle: Path, **options: Any) -> None:
     report = _measure(bundle, options, quiet)
     _write(report, options)
     if not quiet:
-        from rich.console import Console
+        from sld_edge.bench.latency.table import print_report, result_console
 
-        from sld_edge.bench.latency.table import print_report
-
-        print_report(report, Console())
+        print_report(report, result_console())
     else:
         for line in report.warnings:
             say(f"warning: {line}", quiet=options["quiet"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +40,8 @@ def measure_case(
         pipe: Built with ``observer=clock``.
     """
     runs: list[Run] = []
-    with TemporaryDirectory(prefix="sld-bench-") as folder:
+    notes: dict[str, None] = {}
+    with _said_once(notes), TemporaryDirectory(prefix="sld-bench-") as folder:
         for index in range(plan.warmup):
             # A warm-up has its own texts: the measured ones must not find theirs encoded already.
             time_call(pipe, clock, case, repeat=-1 - index, folder=Path(folder))
@@ -59,8 +62,25 @@ def measure_case(
         peak_bytes=peak_bytes(),
         device_bytes=device_bytes(),
         joules_per_image={meter: joules / made for meter, joules in energy.joules.items()},
-        warnings=case_warnings(runs, stopped, plan.rule.width),
+        warnings=[*notes, *case_warnings(runs, stopped, plan.rule.width)],
     )
+
+
+@contextmanager
+def _said_once(notes: dict[str, None]) -> Iterator[None]:
+    """Collect the pipeline's warnings, which every repeat would say again."""
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            notes[record.getMessage()] = None
+        return False
+
+    logger = logging.getLogger("sld_edge")
+    logger.addFilter(collect)
+    try:
+        yield
+    finally:
+        logger.removeFilter(collect)
 
 
 def time_call(

@@ -58,11 +58,18 @@ def print_report(report: Report, console: Console) -> None:
     for kind, line in report.cases[0].engines.items():
         console.print(f"  {kind}: {line}", style="dim", highlight=False)
     console.print(_image_table(report))
+    console.print(_rate_table(report))
     console.print(_stage_table(report))
     if any(case.cold for case in report.cases):
         console.print(_cold_table(report.cases))
     for line in report.warnings:
         console.print(f"warning: {line}", style="yellow", highlight=False)
+
+
+def result_console() -> Console:
+    """Standard output; wide where it is no terminal, so that a file has whole tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def seconds(value: float) -> str:
@@ -81,25 +88,40 @@ def gib(value: int | None) -> str:
     return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
 
 
-def _image_table(report: Report) -> Table:
-    table = Table(title="one call, text to PNG", title_justify="left")
-    table.add_column("case")
-    columns = ("runs", "p50", "95 % of p50", "mean", "p90", "p99", "min", "max", "steps/s",
-               "step p50", "outside networks", "peak memory", "J/image")  # fmt: skip
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, justify="right")
+        names = column in ("case", "start")
+        table.add_column(column, justify="left" if names else "right", no_wrap=not names)
+    return table
+
+
+def _image_table(report: Report) -> Table:
+    table = _table("one call, text to PNG", "case", "runs", "p50", "95 % of p50", "mean", "p90",
+                   "p99", "min", "max")  # fmt: skip
     for case in report.cases:
-        found = statistics_of(case)
-        image = found["image"]
-        joules = sum(case.joules_per_image.values())
+        image = statistics_of(case)["image"]
         table.add_row(
             case.name,
             str(image["count"]),
             seconds(image["p50"]),
             f"{seconds(image['low'])} – {seconds(image['high'])}",
             *(seconds(image[name]) for name in ("mean", "p90", "p99", "min", "max")),
-            f"{found['steps_per_second']:.3g}" if "step" in found else "–",
+        )
+    return table
+
+
+def _rate_table(report: Report) -> Table:
+    table = _table("rates and costs", "case", "step p50", "steps/s", "images/s",
+                   "outside networks", "peak memory", "J/image")  # fmt: skip
+    for case in report.cases:
+        found = statistics_of(case)
+        joules = sum(case.joules_per_image.values())
+        table.add_row(
+            case.name,
             seconds(found["step"]["p50"]) if "step" in found else "–",
+            f"{found['steps_per_second']:.3g}" if "step" in found else "–",
+            f"{found['images_per_second']:.3g}",
             f"{found['overhead_share']:.2%}",
             gib(case.peak_bytes),
             f"{joules:.1f}" if case.joules_per_image else "–",
@@ -108,10 +130,7 @@ def _image_table(report: Report) -> Table:
 
 
 def _stage_table(report: Report) -> Table:
-    table = Table(title="medians of the stages", title_justify="left")
-    table.add_column("case")
-    for name in STAGES:
-        table.add_column(name, justify="right")
+    table = _table("medians of the stages", "case", *STAGES)
     for case in report.cases:
         stages = statistics_of(case)["stages"]
         table.add_row(case.name, *(seconds(stages[name]["p50"]) for name in STAGES))
@@ -119,10 +138,10 @@ def _stage_table(report: Report) -> Table:
 
 
 def _cold_table(cases: Sequence[CaseReport]) -> Table:
-    table = Table(title="cold starts, seconds since the process was started", title_justify="left")
     names = ("interpreter", "imported", "verified", "loaded", "first_step", "first_image")
-    for column in ("case", "start", *(name.replace("_", " ") for name in names), "peak memory"):
-        table.add_column(column, justify="left" if column in ("case", "start") else "right")
+    titles = [name.replace("_", " ") for name in names]
+    title = "cold starts, seconds since the process was started"
+    table = _table(title, "case", "start", *titles, "peak memory")
     for case in cases:
         for start in case.cold:
             times = (f"{getattr(start, name):.2f}" for name in names)
