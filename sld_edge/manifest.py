@@ -47,7 +47,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of all manifest parts: immutable, keyword-only, unknown fields refused."""
 
 
-class Tensor(_Data):
+class Tensor(_Data, frozen=True):
     """One input or output of a graph; a dimension is a number, or a name where it is free."""
 
     name: str
@@ -55,7 +55,7 @@ class Tensor(_Data):
     shape: tuple[int | str, ...]
 
 
-class Check(_Data):
+class Check(_Data, frozen=True):
     """How far a written graph was from torch: largest absolute error against its tolerance."""
 
     reference: str
@@ -64,7 +64,7 @@ class Check(_Data):
     metric: str = "max_abs"
 
 
-class Graph(_Data):
+class Graph(_Data, frozen=True):
     """One ONNX file. ``height`` and ``width`` are pixels, 0 where the graph serves every size."""
 
     kind: GraphKind
@@ -79,7 +79,7 @@ class Graph(_Data):
     variants: dict[str, str] = {}
 
 
-class CrossAttention(_Data):
+class CrossAttention(_Data, frozen=True):
     """Heads and head dimension of one cross-attention layer, in running order."""
 
     name: str
@@ -87,7 +87,7 @@ class CrossAttention(_Data):
     head_dim: int
 
 
-class Model(_Data):
+class Model(_Data, frozen=True):
     """What the runtime must know about the network."""
 
     family: str
@@ -98,7 +98,7 @@ class Model(_Data):
     cross_attention: tuple[CrossAttention, ...]
 
 
-class Tokenizer(_Data):
+class Tokenizer(_Data, frozen=True):
     """A ``tokenizers`` file and the ids CLIP needs; ``bos`` + text + ``eos``, padded with ``pad``."""
 
     file: str
@@ -107,7 +107,7 @@ class Tokenizer(_Data):
     pad: int
 
 
-class Policy(_Data):
+class Policy(_Data, frozen=True):
     """What the bundle's maker allows its users.
 
     ``minimum`` is the weakest safety a call may ask for (``"off"`` allows all); ``concept`` says whether a
@@ -120,7 +120,7 @@ class Policy(_Data):
     unsafe_images: Literal["return", "withhold"] = "return"
 
 
-class Safety(_Data):
+class Safety(_Data, frozen=True):
     """The concept a bundle suppresses and how strongly when a call does not say."""
 
     concept: str
@@ -130,7 +130,7 @@ class Safety(_Data):
     head: bool = True
 
 
-class Source(_Data):
+class Source(_Data, frozen=True):
     """The checkpoint a bundle was made from."""
 
     name: str
@@ -140,7 +140,7 @@ class Source(_Data):
     weights: dict[str, str]
 
 
-class Shape(_Data):
+class Shape(_Data, frozen=True):
     """A pixel size the bundle serves and the largest batch it was planned for."""
 
     height: int
@@ -148,14 +148,14 @@ class Shape(_Data):
     batch: int = 1
 
 
-class File(_Data):
+class File(_Data, frozen=True):
     """Size in bytes and sha256 (hex) of one file of the bundle."""
 
     size: int
     sha256: str
 
 
-class Manifest(_Data):
+class Manifest(_Data, frozen=True):
     """Everything ``manifest.json`` says. ``digest`` is the sha256 of the manifest without that field."""
 
     format: str

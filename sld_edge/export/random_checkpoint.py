@@ -110,7 +110,7 @@ def _write_unet(
     # At their initial values attention hardly changes the picture: let the text speak up.
     for name, parameter in unet.named_parameters():
         if "attn2" in name and name.endswith("weight"):
-            parameter.data *= 2.0
+            parameter.data *= 3.0
         if "proj_out.weight" in name:
             parameter.data *= 3.0
     with torch.no_grad():

@@ -92,25 +92,37 @@ def main(
     from sld_edge.runtime.noise import random_seed
     from sld_edge.runtime.pipeline import SafePipeline
 
-    start = time.perf_counter()
     load_options = {
         key: options.pop(key) for key in ("engine", "compute_precision", "threads", "digest")
     }
-    with SafePipeline.from_pretrained(bundle, **load_options) as pipe:
+    seeds = options.pop("seed") or (random_seed(),)
+    device = options.pop("seed_device")
+    call = _call_arguments(options)
+    show = False if quiet or as_json else None
+    if compare and (call.get("safety") or "").strip().lower() == "off":
+        raise InvalidInput("--compare shows safety beside off", hint="leave --safety off out")
+    with SafePipeline.from_pretrained(bundle, **load_options, lazy=True) as pipe:
+        # every argument is judged before seconds are spent on loading networks
+        pipe.check(texts, **call, generator=_generators(seeds, device))
+        if compare:
+            pipe.check(texts, **_plain(call), generator=_generators(seeds, device), safety="off")
+        start = time.perf_counter()
+        pipe.load()
         loaded = time.perf_counter()
         say(f"loaded in {loaded - start:.1f} s\n{pipe}", quiet=quiet or as_json)
-        seeds = options.pop("seed") or (random_seed(),)
-        device = options.pop("seed_device")
-        call = _call_arguments(options, quiet)
-        if compare and (call.get("safety") or "").strip().lower() == "off":
-            raise InvalidInput("--compare shows safety beside off", hint="leave --safety off out")
-        output = pipe(texts, **call, generator=_generators(seeds, device))
+        output = pipe(texts, **call, generator=_generators(seeds, device), progress=show)
         took = time.perf_counter() - loaded
         _write(output, out, keep_unsafe=keep_unsafe, as_json=as_json)
         if compare:
             _write_comparison(
                 output,
-                pipe(texts, **_plain(call), generator=_generators(seeds, device), safety="off"),
+                pipe(
+                    texts,
+                    **_plain(call),
+                    generator=_generators(seeds, device),
+                    safety="off",
+                    progress=show,
+                ),
                 out,
                 as_json=as_json,
             )
@@ -122,14 +134,12 @@ def main(
         )
 
 
-def _call_arguments(options: dict[str, Any], quiet: bool) -> dict[str, Any]:
+def _call_arguments(options: dict[str, Any]) -> dict[str, Any]:
     call = {key: value for key, value in options.items() if value is not None}
     call["num_inference_steps"] = call.pop("steps")
     call["num_images_per_prompt"] = call.pop("images")
     if concepts := call.pop("concept"):
         call["safety_concept"] = list(concepts) if len(concepts) > 1 else concepts[0]
-    if quiet:
-        call["progress"] = False
     return call
 
 

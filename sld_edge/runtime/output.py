@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sld_edge import __version__
+from sld_edge.bundle import Bundle
+from sld_edge.runtime.call import Call
+from sld_edge.runtime.request import Request
+
 Pixels = NDArray[np.uint8]
 
 
@@ -62,4 +67,76 @@ def optional_images(pixels: list[Pixels | None], output_type: str) -> Any:
     """As :func:`images_from_pixels`, image by image, with None where there is none."""
     return [
         None if array is None else images_from_pixels([array], output_type)[0] for array in pixels
+    ]
+
+
+def output_from_pixels(
+    bundle: Bundle,
+    call: Call,
+    engines: dict[str, str],
+    pixels: list[Pixels],
+    flags: list[bool] | None,
+) -> SafeOutput:
+    """The result of a call: flagged pictures are black, and the record says what was done.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]``, one for each image.
+        flags: The safety head's verdicts, None when the bundle has no head.
+    """
+    verdicts = flags or [False] * len(pixels)
+    pairs = list(zip(pixels, verdicts, strict=True))
+    output_type = call.request.output_type
+    unsafe = None
+    if flags is not None and bundle.manifest.safety.policy.unsafe_images == "return":
+        unsafe = optional_images([array if bad else None for array, bad in pairs], output_type)
+    concepts = list(call.guard.concepts)
+    return SafeOutput(
+        images=images_from_pixels(
+            [np.zeros_like(array) if bad else array for array, bad in pairs], output_type
+        ),
+        nsfw_content_detected=flags,
+        unsafe_images=unsafe,
+        applied_safety_concept=(concepts[0] if len(concepts) == 1 else concepts) or None,
+        record={
+            **_run_record(bundle, call, engines),
+            "images": _image_records(call.request, flags, verdicts),
+        },
+    )
+
+
+def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str, Any]:
+    request, schedule = call.request, call.schedule
+    return {
+        "sld_edge": __version__,
+        "width": request.width,
+        "height": request.height,
+        "steps": schedule.steps,
+        "scheduler": schedule.name,
+        "scheduler_config": schedule.config,
+        "guidance_scale": request.guidance_scale,
+        "seed_device": request.seed_device,
+        "batch_size": request.batch,
+        "latents_given": request.latents is not None,
+        "safety": call.guard.record(),
+        "safety_head": bundle.manifest.safety.head,
+        "notes": list(call.notes),
+        "bundle": {"digest": bundle.digest, "name": bundle.manifest.source.name},
+        "engine": engines,
+    }
+
+
+def _image_records(
+    request: Request, flags: list[bool] | None, verdicts: list[bool]
+) -> list[dict[str, Any]]:
+    seeds = request.seeds
+    return [
+        {
+            "image_index": index,
+            "prompt": request.prompts[index],
+            "negative_prompt": request.negative_prompts[index],
+            "seed": None if seeds is None else seeds[index if len(seeds) > 1 else 0],
+            "nsfw_detected": None if flags is None else flags[index],
+            "withheld": bad,
+        }
+        for index, bad in enumerate(verdicts)
     ]

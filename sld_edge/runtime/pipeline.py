@@ -11,23 +11,20 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sld_edge import __version__
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.errors import BundleError, EngineError
 from sld_edge.manifest import GraphKind
+from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.loop import Floats, Loop
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
-from sld_edge.runtime.output import Pixels, SafeOutput, images_from_pixels, optional_images
+from sld_edge.runtime.output import Pixels, output_from_pixels
 from sld_edge.runtime.progress import step_progress
-from sld_edge.runtime.request import Request, request_from_call
-from sld_edge.runtime.safety import Guard, SafetyConfig, resolve_guard
-from sld_edge.runtime.schedulers import Schedule, build_schedule
+from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.tokenize import Tokenizer
 
 logger = logging.getLogger("sld_edge")
@@ -64,6 +61,7 @@ class SafePipeline:
         threads: int = 0,
         verify: bool = False,
         digest: str | None = None,
+        lazy: bool = False,
         observer: Observer = UNOBSERVED,
     ) -> SafePipeline:
         """Open and check a bundle and load its networks.
@@ -76,6 +74,7 @@ class SafePipeline:
             threads: CPU threads; 0 uses every core.
             verify: Hash every file even where nothing changed since the last successful check.
             digest: Refuse any bundle but the one with this digest.
+            lazy: Leave loading the networks to the first call, so that :meth:`check` can come before.
             observer: Told when stages begin and end, for measurements.
 
         Raises:
@@ -93,14 +92,25 @@ class SafePipeline:
         opened = Bundle.open(bundle, digest=digest)
         opened.verify(full=verify)
         pipeline = cls(opened, options, observer)
-        try:
-            shape = opened.manifest.shapes[0]
-            pipeline._load(shape.height, shape.width)
-        except BaseException:
-            pipeline.close()
-            raise
-        logger.info("%s", pipeline)
+        if not lazy:
+            pipeline.load()
         return pipeline
+
+    def load(self) -> None:
+        """Load the networks for the bundle's first size, where none are loaded yet.
+
+        Raises:
+            EngineError: no engine could load the graphs; nothing stays loaded then.
+        """
+        if self._engines:
+            return
+        shape = self.bundle.manifest.shapes[0]
+        try:
+            self._load(shape.height, shape.width)
+        except BaseException:
+            self.close()
+            raise
+        logger.info("%s", self)
 
     def __call__(
         self,
@@ -168,50 +178,52 @@ class SafePipeline:
             PolicyError: the bundle's policy forbids it.
             EngineError: an engine failed, or the result is not finite. No image is returned then.
         """
-        manifest = self.bundle.manifest
-        request = request_from_call(
-            manifest,
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            height=height,
-            width=width,
-            num_images_per_prompt=num_images_per_prompt,
-            guidance_scale=guidance_scale,
-            generator=generator,
-            seed=seed,
-            latents=latents,
-            output_type=output_type,
-            callback_steps=callback_steps,
-        )
-        self.bundle.graph("unet", height=request.height, width=request.width)
-        schedule = build_schedule(
-            scheduler,
-            manifest.scheduler,
-            steps=num_inference_steps,
-            eta=eta,
-            timesteps=timesteps,
-            sigmas=sigmas,
-        )
-        guard = resolve_guard(
-            safety,
-            {
-                "sld_guidance_scale": sld_guidance_scale,
-                "sld_warmup_steps": sld_warmup_steps,
-                "sld_threshold": sld_threshold,
-                "sld_momentum_scale": sld_momentum_scale,
-                "sld_mom_beta": sld_mom_beta,
-            },
-            safety_concept,
-            bundle=manifest.safety,
-            evaluations=schedule.evaluations,
-        )
         with self._observer.stage("tokenise"):
-            ids, notes = self._token_grid(request, guard)
-        self._load(request.height, request.width)
-        latents = self._denoise(request, schedule, guard, ids, callback, progress)
+            call = self._prepared(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                height=height,
+                width=width,
+                num_images_per_prompt=num_images_per_prompt,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                eta=eta,
+                generator=generator,
+                seed=seed,
+                latents=latents,
+                output_type=output_type,
+                callback_steps=callback_steps,
+                sld_guidance_scale=sld_guidance_scale,
+                sld_warmup_steps=sld_warmup_steps,
+                sld_threshold=sld_threshold,
+                sld_momentum_scale=sld_momentum_scale,
+                sld_mom_beta=sld_mom_beta,
+                safety=safety,
+                safety_concept=safety_concept,
+                scheduler=scheduler,
+                timesteps=timesteps,
+                sigmas=sigmas,
+            )
+        for note in call.notes:
+            logger.warning("%s", note)
+        self._load(call.request.height, call.request.width)
+        final = self._denoise(call, callback, progress)
         with self._observer.stage("pictures"):
-            pixels, flags = self._pictures(latents)
-        return self._result(request, schedule, guard, notes, pixels, flags, return_dict)
+            pixels, flags = self._pictures(final)
+        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags)
+        return output if return_dict else output.to_tuple()
+
+    def check(self, prompt: str | Sequence[str], **arguments: Any) -> None:
+        """Check a call's arguments, the bundle's policy included, without running or loading a network.
+
+        Args:
+            prompt: As in the call.
+            arguments: The call's other arguments, but for ``return_dict``, ``callback`` and ``progress``.
+
+        Raises:
+            InvalidInput, PolicyError: what the call itself would raise.
+        """
+        self._prepared(prompt=prompt, **arguments)
 
     @property
     def engines(self) -> dict[str, str]:
@@ -262,46 +274,26 @@ class SafePipeline:
         if self._context is None:
             self._context = ContextEncoder(self._engines["text"])
 
-    def _token_grid(
-        self, request: Request, guard: Guard
-    ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Token ids ``[R, B, T]`` of every branch, and a note for each text that was cut."""
-        prompts = self._tokenizer.encode(request.prompts, what="prompt")
-        negatives = self._tokenizer.encode(request.negative_prompts, what="negative_prompt")
-        rows = [negatives.ids, prompts.ids]
-        for text in guard.concepts:
-            ids = self._tokenizer.encode_concept(text)
-            rows.append(np.broadcast_to(ids, prompts.ids.shape))
-        notes = list(guard.notes)
-        for what, batch in (("prompt", prompts), ("negative prompt", negatives)):
-            notes += [
-                f"{what} {index} was too long, its last {count} tokens were cut"
-                for index, count in enumerate(batch.truncated)
-                if count
-            ]
-        for note in notes:
-            logger.warning("%s", note)
-        return np.stack(rows), tuple(notes)
+    def _prepared(self, **arguments: Any) -> Call:
+        return prepare_call(self.bundle, self._tokenizer, **arguments)
 
     def _denoise(
         self,
-        request: Request,
-        schedule: Schedule,
-        guard: Guard,
-        ids: NDArray[np.int64],
+        call: Call,
         callback: Callable[[int, float, Floats], None] | None,
         progress: bool | None,
     ) -> Floats:
         assert self._context is not None
+        request, schedule, guard = call.request, call.schedule, call.guard
         noise = request.latents
         if noise is None:
             with self._observer.stage("noise"):
                 noise = randn_for(request.latent_shape, request.generators)
         with self._observer.stage("text"):
-            context = self._context.encode(ids)
+            context = self._context.encode(call.ids)
         loop = Loop(
             unet=self._engines["unet"],
-            advance=self._advance_for(branches=len(ids)),
+            advance=self._advance_for(branches=len(call.ids)),
             schedule=schedule,
             config=guard.config,
             guidance_scale=request.guidance_scale,
@@ -346,76 +338,3 @@ class SafePipeline:
                     )
                 flags.append(bool(verdict["flags"][0]))
         return pixels, flags if "safety" in self._engines else None
-
-    def _result(
-        self,
-        request: Request,
-        schedule: Schedule,
-        guard: Guard,
-        notes: tuple[str, ...],
-        pixels: list[Pixels],
-        flags: list[bool] | None,
-        return_dict: bool,
-    ) -> Any:
-        verdicts = flags or [False] * len(pixels)
-        shown = [
-            np.zeros_like(array) if bad else array
-            for array, bad in zip(pixels, verdicts, strict=True)
-        ]
-        unsafe = None
-        if flags is not None and self.bundle.manifest.safety.policy.unsafe_images == "return":
-            originals = [
-                array if bad else None for array, bad in zip(pixels, verdicts, strict=True)
-            ]
-            unsafe = optional_images(originals, request.output_type)
-        concepts = list(guard.concepts)
-        output = SafeOutput(
-            images=images_from_pixels(shown, request.output_type),
-            nsfw_content_detected=flags,
-            unsafe_images=unsafe,
-            applied_safety_concept=(concepts[0] if len(concepts) == 1 else concepts) or None,
-            record={
-                **self._run_record(request, schedule, guard, notes),
-                "images": _image_records(request, flags, verdicts),
-            },
-        )
-        return output if return_dict else output.to_tuple()
-
-    def _run_record(
-        self, request: Request, schedule: Schedule, guard: Guard, notes: tuple[str, ...]
-    ) -> dict[str, Any]:
-        manifest = self.bundle.manifest
-        return {
-            "sld_edge": __version__,
-            "width": request.width,
-            "height": request.height,
-            "steps": schedule.steps,
-            "scheduler": schedule.name,
-            "scheduler_config": schedule.config,
-            "guidance_scale": request.guidance_scale,
-            "seed_device": request.seed_device,
-            "batch_size": request.batch,
-            "latents_given": request.latents is not None,
-            "safety": guard.record(),
-            "safety_head": manifest.safety.head,
-            "notes": list(notes),
-            "bundle": {"digest": self.bundle.digest, "name": manifest.source.name},
-            "engine": self.engines,
-        }
-
-
-def _image_records(
-    request: Request, flags: list[bool] | None, verdicts: list[bool]
-) -> list[dict[str, Any]]:
-    seeds = request.seeds
-    return [
-        {
-            "image_index": index,
-            "prompt": request.prompts[index],
-            "negative_prompt": request.negative_prompts[index],
-            "seed": None if seeds is None else seeds[index if len(seeds) > 1 else 0],
-            "nsfw_detected": None if flags is None else flags[index],
-            "withheld": bad,
-        }
-        for index, bad in enumerate(verdicts)
-    ]

