@@ -111,7 +111,7 @@ class Policy(_Data, frozen=True):
     """What the bundle's maker allows its users.
 
     ``minimum`` is the weakest safety a call may ask for (``"off"`` allows all); ``concept`` says whether a
-    call may leave the bundle's concept out (``"free"``) or only add to it (``"required"``); ``unsafe_images``
+    call may choose other concepts (``"free"``) or not (``"required"``); ``unsafe_images``
     whether flagged pictures are handed to the caller beside the blacked-out ones.
     """
 

@@ -96,7 +96,7 @@ def _turning(minimum: str, concept: str) -> str:
             "refused with an error."
         )
     own = (
-        "The concept above cannot be left out; `safety_concept=[…]` may add others to it."
+        "The concept above is fixed; no call can name another or add one."
         if concept == "required"
         else "`safety_concept=` names another concept for one call."
     )

@@ -52,7 +52,7 @@ _PRESETS = ["weak", "medium", "strong", "max"]
 @click.option("--policy-minimum", type=click.Choice(["off", *_PRESETS]), default="off",
               show_default=True, help="Weakest safety that a call may ask for.")  # fmt: skip
 @click.option("--policy-concept", type=click.Choice(["free", "required"]),
-              help="Whether a call may leave the concept out; required where there is a minimum.")  # fmt: skip
+              help="Whether a call may choose other concepts; required where there is a minimum.")  # fmt: skip
 @click.option("--policy-unsafe-images", type=click.Choice(["return", "withhold"]), default="return",
               show_default=True, help="Whether flagged pictures are handed out at all.")  # fmt: skip
 @click.option("--licence", default="", help="Licence of the weights, for the card.")

@@ -247,7 +247,10 @@ def _fit_warmup(
 
 
 def _concept_texts(concepts: str | Sequence[str]) -> tuple[str, ...]:
-    texts = (concepts,) if isinstance(concepts, str) else tuple(concepts)
+    if isinstance(concepts, str):
+        texts: tuple[str, ...] = (concepts,)
+    else:
+        texts = tuple(concepts) if isinstance(concepts, (list, tuple)) else ()
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise InvalidInput(
             "a safety concept is empty or not text",
@@ -273,8 +276,11 @@ def _check_policy(config: SafetyConfig, concepts: tuple[str, ...], bundle: Safet
             value=", ".join(weaker),
             hint=f"use safety={minimum!r} or stronger",
         )
-    if bundle.policy.concept == "required" and bundle.concept not in concepts:
+    # Not even further concepts beside it: each image is steered by the one closest to its prompt, so a
+    # decoy that repeats the prompt would win and steer nowhere.
+    if bundle.policy.concept == "required" and concepts != (bundle.concept,):
         raise PolicyError(
-            "this bundle's policy requires its own safety concept",
-            hint="give further concepts beside it, not instead of it",
+            "this bundle's policy fixes its own safety concept",
+            value=concepts,
+            hint="leave the concept out, or export a bundle for the other one",
         )

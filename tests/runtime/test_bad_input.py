@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from sld_edge import PolicyError, SafePipeline, SldError
+from sld_edge.bundle import Bundle
 from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.runtime.cli import main
 
@@ -246,7 +247,7 @@ def test_ctrl_c_stops_with_one_line_and_no_picture(tiny_bundle: Path, tmp_path: 
             str(tiny_bundle),
             PROMPT,
             "--steps",
-            "1000",
+            "900",
             "--out",
             str(out),
         ],
@@ -275,6 +276,7 @@ def test_a_policy_that_forbids_it_makes_nothing(
         ["--safety", "off"],
         ["--safety", "medium"],
         ["--concept", "flowers"],
+        ["--concept", Bundle.open(strict).manifest.safety.concept, "--concept", PROMPT],
         ["--compare"],
     ):
         done = shell(strict, PROMPT, "--out", tmp_path / "out", "--steps", "12", *extra)

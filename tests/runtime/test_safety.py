@@ -156,12 +156,11 @@ def test_no_custom_setting_slips_under_the_floor(
 
 
 def test_policy_may_require_the_bundles_concept() -> None:
-    with pytest.raises(PolicyError, match="concept"):
-        guard("medium", "flowers", bundle=floor("weak"))
-    assert guard("medium", ["violence", "flowers"], bundle=floor("weak")).concepts == (
-        "violence",
-        "flowers",
-    )
+    # a concept beside it is refused too: one that repeats the prompt would be the closest and steer nowhere
+    for concepts in ("flowers", ["violence", "flowers"]):
+        with pytest.raises(PolicyError, match="concept"):
+            guard("medium", concepts, bundle=floor("weak"))
+    assert guard("medium", "violence", bundle=floor("weak")).concepts == ("violence",)
     assert guard("medium", "flowers", bundle=floor("weak", "free")).concepts == ("flowers",)
 
 
