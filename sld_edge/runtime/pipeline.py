@@ -19,10 +19,11 @@ from sld_edge.errors import BundleError, EngineError
 from sld_edge.manifest import GraphKind
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
-from sld_edge.runtime.loop import Floats, Loop
+from sld_edge.runtime.loop import Floats, HostLoop
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import Pixels, output_from_pixels
+from sld_edge.runtime.plan import build_plan, tables_for
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.tokenize import Tokenizer
@@ -291,14 +292,21 @@ class SafePipeline:
                 noise = randn_for(request.latent_shape, request.generators)
         with self._observer.stage("text"):
             context = self._context.encode(call.ids)
-        loop = Loop(
-            unet=self._engines["unet"],
-            advance=self._advance_for(branches=len(call.ids)),
+        plan = build_plan(
+            self._engines["unet"].graph,
             schedule=schedule,
             config=guard.config,
-            guidance_scale=request.guidance_scale,
-            context=context,
+            branches=len(call.ids),
             latent_shape=request.latent_shape,
+        )
+        loop = HostLoop(
+            plan,
+            {
+                "unet": self._engines["unet"],
+                "advance": self._advance_for(branches=len(call.ids)),
+            },
+            context=context,
+            tables=tables_for(schedule, guard.config, request.guidance_scale),
         )
         latents = noise
         show = self._progress if progress is None else progress
@@ -307,7 +315,9 @@ class SafePipeline:
             step_progress(schedule.evaluations, show) as step_done,
         ):
             for index, timestep, latents in loop.run(
-                noise, lambda: randn_for(request.latent_shape, request.generators)
+                noise,
+                schedule.init_noise_sigma,
+                lambda: randn_for(request.latent_shape, request.generators),
             ):
                 step_done()
                 if callback is not None and index % request.callback_steps == 0:

@@ -1,0 +1,241 @@
+"""The denoising loop as plain data: every launch with the buffers it reads and writes.
+
+A plan knows nothing of devices. An executor allocates the buffers once, fills the tables, the context and the
+noise, and runs the launches in their order; nothing is decided and nothing returns to the host on the way.
+The same plan runs on the host engines and as one CUDA graph. It depends on the schedule's length and history,
+on how many branches each evaluation needs and on shapes only: other prompts, seeds, strengths and guidance
+scales are other contents of the same buffers.
+
+Buffers (``N`` evaluations, ``R`` branches, ``B`` samples, ``S`` rows of state, ``F`` evaluations with fresh noise):
+
+===============  ======================  ==========================================================
+timesteps        float32 [N, 1]          what the network is told
+input_scales     float32 [N, 1]          factor on the sample before the network
+matrices         float32 [N, S, S + 2]   the scheduler's table, last column for the fresh noise
+settings         float32 [N, 6]          :class:`~sld_edge.runtime.guidance.Settings` of every evaluation
+noise            float32 [1 + F, B, …]   row 0 is zeros, then fresh noise in the order it is drawn
+k_00, v_00, …    [R, B, …]               cross-attention keys and values
+state_0, _1      float32 [S, B, …]       ping-pong
+momentum_0, _1   float32 [B, …]          ping-pong
+noise_pred       float32 [max(R, 3), B, …]
+===============  ======================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.engines.base import dtype_of
+from sld_edge.errors import InvalidInput
+from sld_edge.manifest import Graph
+from sld_edge.runtime.guidance import Settings
+from sld_edge.runtime.safety import SafetyConfig
+from sld_edge.runtime.schedulers.schedule import Schedule
+
+#: Branches while the safety rows cannot matter: unconditional and prompt.
+PLAIN_BRANCHES = 2
+#: Rows that the ``advance`` graph always has; with safety off the third holds zeros.
+FEWEST_ROWS = 3
+
+Role = Literal["table", "context", "noise", "state", "scratch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """One array at a fixed address. ``state`` and ``scratch`` buffers start as zeros at every run."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Rows ``start … stop − 1`` of a buffer's first axis; without ``keep_axis`` one row, that axis dropped."""
+
+    buffer: str
+    start: int = 0
+    stop: int
+    keep_axis: bool = True
+
+    def of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The part of a host array this view stands for, without a copy."""
+        return array[self.start : self.stop] if self.keep_axis else array[self.start]
+
+    def byte_offset(self, buffer: Buffer) -> int:
+        """Where the view begins, in bytes from the start of its buffer."""
+        return self.start * (buffer.nbytes // buffer.shape[0])
+
+    def shape(self, buffer: Buffer) -> tuple[int, ...]:
+        """Shape of the view."""
+        rest = buffer.shape[1:]
+        return (self.stop - self.start, *rest) if self.keep_axis else rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One run of a graph: which views its inputs and outputs are."""
+
+    graph: Literal["unet", "advance"]
+    evaluation: int
+    inputs: tuple[tuple[str, View], ...]
+    outputs: tuple[tuple[str, View], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Buffers by name and launches in order; hashable, so that a captured graph can be found by its plan."""
+
+    buffers: tuple[tuple[str, Buffer], ...]
+    launches: tuple[Launch, ...]
+    #: Where the latents are after each evaluation; the last one is the result.
+    samples: tuple[View, ...]
+
+    @property
+    def evaluations(self) -> int:
+        """N, how often the network runs."""
+        return len(self.samples)
+
+    def buffer(self, name: str) -> Buffer:
+        """One buffer by its name."""
+        return dict(self.buffers)[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers together."""
+        return sum(buffer.nbytes for _, buffer in self.buffers)
+
+
+def build_plan(
+    unet: Graph,
+    *,
+    schedule: Schedule,
+    config: SafetyConfig | None,
+    branches: int,
+    latent_shape: tuple[int, int, int, int],
+) -> Plan:
+    """The plan of a run.
+
+    Args:
+        unet: The bundle's graph, for its context inputs.
+        schedule: Its length, history and which evaluations add noise are used, its numbers are not.
+        config: Safety settings; only *when* its rows matter is used. None with safety off.
+        branches: R, rows of the context.
+        latent_shape: ``[B, C, h, w]``.
+    """
+    count, rows = schedule.evaluations, schedule.history + 1
+    fresh = np.flatnonzero(schedule.noise_scale)
+    noise_row = {int(index): row for row, index in enumerate(fresh, start=1)}
+    buffers: dict[str, Buffer] = {
+        "timesteps": _floats(count, 1),
+        "input_scales": _floats(count, 1),
+        "matrices": _floats(count, rows, rows + 2),
+        "settings": _floats(count, len(Settings._fields)),
+        "noise": _floats(1 + len(fresh), *latent_shape, role="noise"),
+    }
+    context = [tensor for tensor in unet.inputs if tensor.name[:2] in ("k_", "v_")]
+    for tensor in context:
+        fixed = tuple(int(size) for size in tensor.shape[2:])
+        dtype = np.dtype(dtype_of(tensor)).name
+        buffers[tensor.name] = Buffer(
+            shape=(branches, latent_shape[0], *fixed), dtype=dtype, role="context"
+        )
+    for side in range(2):
+        buffers[f"state_{side}"] = _floats(rows, *latent_shape, role="state")
+        buffers[f"momentum_{side}"] = _floats(*latent_shape, role="state")
+    predicted = max(branches, FEWEST_ROWS)
+    buffers["noise_pred"] = _floats(predicted, *latent_shape, role="scratch")
+    launches: list[Launch] = []
+    samples: list[View] = []
+    for index in range(count):
+        here, there = index % 2, 1 - index % 2
+        used = _branches_at(index, config, branches)
+        launches.append(
+            Launch(
+                graph="unet",
+                evaluation=index,
+                inputs=(
+                    ("latents", _row(f"state_{here}", 0)),
+                    ("input_scale", _row("input_scales", index)),
+                    ("timestep", _row("timesteps", index)),
+                    *((tensor.name, View(buffer=tensor.name, stop=used)) for tensor in context),
+                ),
+                outputs=(("noise_pred", View(buffer="noise_pred", stop=used)),),
+            )
+        )
+        launches.append(
+            Launch(
+                graph="advance",
+                evaluation=index,
+                inputs=(
+                    ("noise_pred", View(buffer="noise_pred", stop=predicted)),
+                    ("state", View(buffer=f"state_{here}", stop=rows)),
+                    ("momentum", View(buffer=f"momentum_{here}", stop=latent_shape[0])),
+                    ("noise", _row("noise", noise_row.get(index, 0))),
+                    ("matrix", _row("matrices", index)),
+                    ("settings", _row("settings", index)),
+                ),
+                outputs=(
+                    ("next_state", View(buffer=f"state_{there}", stop=rows)),
+                    ("next_momentum", View(buffer=f"momentum_{there}", stop=latent_shape[0])),
+                ),
+            )
+        )
+        samples.append(_row(f"state_{there}", 0))
+    return Plan(buffers=tuple(buffers.items()), launches=tuple(launches), samples=tuple(samples))
+
+
+def tables_for(
+    schedule: Schedule, config: SafetyConfig | None, guidance_scale: float
+) -> Mapping[str, NDArray[np.float32]]:
+    """Contents of the ``table`` buffers."""
+    column = np.zeros((*schedule.matrices.shape[:2], 1))
+    column[:, 0, 0] = schedule.noise_scale
+    tables = {
+        "timesteps": schedule.timesteps[:, None],
+        "input_scales": schedule.input_scale[:, None],
+        "matrices": np.concatenate([schedule.matrices, column], axis=2),
+        "settings": _settings(schedule.evaluations, config, guidance_scale),
+    }
+    return {name: np.ascontiguousarray(table, dtype=np.float32) for name, table in tables.items()}
+
+
+def _settings(
+    count: int, config: SafetyConfig | None, guidance_scale: float
+) -> NDArray[np.float64]:
+    table = np.zeros((count, len(Settings._fields)))
+    table[:, 0] = guidance_scale
+    if config is not None:
+        table[:, 1] = config.sld_guidance_scale
+        table[:, 2] = config.sld_threshold
+        table[:, 3] = config.sld_momentum_scale
+        table[:, 4] = config.sld_mom_beta
+        table[:, 5] = np.arange(count) >= config.sld_warmup_steps
+    return table
+
+
+def _branches_at(index: int, config: SafetyConfig | None, branches: int) -> int:
+    if config is None:
+        return PLAIN_BRANCHES
+    if branches < FEWEST_ROWS:
+        raise InvalidInput("safety is on but no branch holds a concept", value=branches)
+    return branches if config.matters_at(index) else PLAIN_BRANCHES
+
+
+def _floats(*shape: int, role: Role = "table") -> Buffer:
+    return Buffer(shape=shape, dtype="float32", role=role)
+
+
+def _row(buffer: str, index: int) -> View:
+    return View(buffer=buffer, start=index, stop=index + 1, keep_axis=False)

@@ -1,0 +1,259 @@
+"""The plan on host engines against an ordinary loop that allocates everything anew: equal to the last bit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from sld_edge import Generator, SafePipeline, SafetyConfig
+from sld_edge.engines.base import Engine
+from sld_edge.manifest import Graph
+from sld_edge.runtime.guidance import Settings
+from sld_edge.runtime.loop import HostLoop
+from sld_edge.runtime.noise import randn_for
+from sld_edge.runtime.plan import Plan, build_plan, tables_for
+from sld_edge.runtime.safety import PRESETS
+from sld_edge.runtime.schedulers import Schedule, build_schedule, scheduler_names
+
+SHAPE = (4, 8, 8)
+CONFIGS: dict[str, SafetyConfig | None] = {"off": None, **PRESETS}
+CONCEPT = "violence, blood"
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_bundle: Path) -> Iterator[SafePipeline]:
+    with SafePipeline.from_pretrained(tiny_bundle, "onnxruntime:cpu") as opened:
+        yield opened
+
+
+@dataclass
+class Run:
+    """What both loops are given."""
+
+    pipe: SafePipeline
+    schedule: Schedule
+    config: SafetyConfig | None
+    context: dict[str, NDArray[Any]]
+    branches: int
+    shape: tuple[int, int, int, int]
+
+    @property
+    def advance(self) -> Engine:
+        return self.pipe._advance_for(branches=self.branches)
+
+    def plan(self) -> Plan:
+        return build_plan(
+            self.pipe._engines["unet"].graph,
+            schedule=self.schedule,
+            config=self.config,
+            branches=self.branches,
+            latent_shape=self.shape,
+        )
+
+
+def run_of(
+    pipe: SafePipeline,
+    scheduler: str,
+    config: SafetyConfig | None,
+    batch: int,
+    *,
+    steps: int = 20,
+    concepts: int = 1,
+    eta: float = 0.0,
+) -> Run:
+    prompts = ["a portrait of a knight", "two dogs", "a quiet street"][:batch]
+    texts = [
+        [""] * batch,
+        prompts,
+        *([f"{CONCEPT} {i}"] * batch for i in range(concepts if config else 0)),
+    ]
+    encode = pipe._tokenizer.encode
+    ids = np.stack([encode(row, what="negative_prompt").ids for row in texts])
+    assert pipe._context is not None
+    schedule = build_schedule(scheduler, pipe.bundle.manifest.scheduler, steps=steps, eta=eta)
+    return Run(pipe, schedule, config, pipe._context.encode(ids), len(texts), (batch, *SHAPE))
+
+
+def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
+    """Fresh arrays at every step and no table but the schedule's own numbers."""
+    schedule, config = run.schedule, run.config
+    state = np.zeros((schedule.history + 1, *run.shape), np.float32)
+    state[0] = randn_for(run.shape, generator) * np.float32(schedule.init_noise_sigma)
+    momentum = np.zeros(run.shape, np.float32)
+    samples = []
+    for i in range(schedule.evaluations):
+        needed = config is not None and config.matters_at(i)
+        used = run.branches if needed else 2
+        out = run.pipe._engines["unet"].run(
+            {
+                **{name: array[:used].copy() for name, array in run.context.items()},
+                "latents": state[0].copy(),
+                "input_scale": np.array([schedule.input_scale[i]], np.float32),
+                "timestep": np.array([schedule.timesteps[i]], np.float32),
+            }
+        )["noise_pred"]
+        # rows nobody computed: their contents must not matter
+        rest = np.full((max(run.branches, 3) - used, *run.shape), 0.0, np.float32)
+        column = np.zeros((schedule.history + 1, 1))
+        column[0] = schedule.noise_scale[i]
+        fresh = schedule.noise_scale[i] != 0
+        numbers = Settings(7.5, 0, 0, 0, 0, 0)
+        if config is not None:
+            numbers = Settings(
+                7.5,
+                config.sld_guidance_scale,
+                config.sld_threshold,
+                config.sld_momentum_scale,
+                config.sld_mom_beta,
+                float(i >= config.sld_warmup_steps),
+            )
+        result = run.advance.run(
+            {
+                "noise_pred": np.concatenate([out, rest]),
+                "state": state,
+                "momentum": momentum,
+                "noise": randn_for(run.shape, generator)
+                if fresh
+                else np.zeros(run.shape, np.float32),
+                "matrix": np.hstack([schedule.matrices[i], column]).astype(np.float32),
+                "settings": np.array(numbers, np.float32),
+            }
+        )
+        state, momentum = result["next_state"], result["next_momentum"]
+        samples.append(state[0].copy())
+    return samples
+
+
+def planned_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
+    engines = {"unet": run.pipe._engines["unet"], "advance": run.advance}
+    loop = HostLoop(
+        run.plan(),
+        engines,
+        context=run.context,
+        tables=tables_for(run.schedule, run.config, 7.5),
+    )
+    noise = randn_for(run.shape, generator)
+    steps = loop.run(noise, run.schedule.init_noise_sigma, lambda: randn_for(run.shape, generator))
+    return [latents.copy() for _, _, latents in steps]
+
+
+def assert_equal(run: Run) -> None:
+    want, got = ordinary_loop(run, Generator(3)), planned_loop(run, Generator(3))
+    assert len(want) == len(got)
+    for index, (a, b) in enumerate(zip(want, got, strict=True)):
+        assert np.array_equal(a, b), f"first differs at step {index}: {np.abs(a - b).max():.1e}"
+
+
+@pytest.mark.parametrize("preset", list(CONFIGS))
+@pytest.mark.parametrize("scheduler", scheduler_names())
+def test_every_scheduler_and_preset_is_equal_bit_for_bit(
+    pipe: SafePipeline, scheduler: str, preset: str
+) -> None:
+    assert_equal(run_of(pipe, scheduler, CONFIGS[preset], 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scheduler", "preset", "batch"),
+    list(itertools.product(["pndm", "euler_ancestral", "unipc", "lms"], CONFIGS, [2, 3])),
+)
+def test_batches_are_equal_bit_for_bit(
+    pipe: SafePipeline, scheduler: str, preset: str, batch: int
+) -> None:
+    assert_equal(run_of(pipe, scheduler, CONFIGS[preset], batch, steps=25))
+
+
+@pytest.mark.parametrize("concepts", [2, 4])
+@pytest.mark.parametrize("preset", ["weak", "strong"])
+def test_several_concepts_are_equal_bit_for_bit(
+    pipe: SafePipeline, preset: str, concepts: int
+) -> None:
+    assert_equal(run_of(pipe, "pndm", CONFIGS[preset], 2, concepts=concepts))
+
+
+def test_fresh_noise_of_ddim_is_drawn_in_order(pipe: SafePipeline) -> None:
+    assert_equal(run_of(pipe, "ddim", CONFIGS["medium"], 2, eta=0.7))
+
+
+def test_a_second_run_of_the_same_buffers_starts_clean(pipe: SafePipeline) -> None:
+    run = run_of(pipe, "lms", CONFIGS["max"], 1)
+    loop = HostLoop(
+        run.plan(),
+        {"unet": pipe._engines["unet"], "advance": run.advance},
+        context=run.context,
+        tables=tables_for(run.schedule, run.config, 7.5),
+    )
+    noise = Generator(5).randn(run.shape)
+    first, second = (
+        [x.copy() for _, _, x in loop.run(noise, run.schedule.init_noise_sigma, lambda: noise)]
+        for _ in range(2)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def graph_of(pipe: SafePipeline) -> Graph:
+    return pipe.bundle.graph("unet", height=64, width=64)
+
+
+def plan_for(graph: Graph, config: SafetyConfig | None, steps: int, batch: int, rows: int) -> Plan:
+    schedule = build_schedule("dpmpp_2m", {"num_train_timesteps": 1000}, steps=steps)
+    shape = (batch, *SHAPE)
+    return build_plan(graph, schedule=schedule, config=config, branches=rows, latent_shape=shape)
+
+
+@given(
+    steps=st.integers(1, 60),
+    batch=st.integers(1, 4),
+    concepts=st.integers(1, 5),
+    preset=st.sampled_from(list(PRESETS)),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_launch_reads_what_was_written(
+    pipe: SafePipeline, steps: int, batch: int, concepts: int, preset: str
+) -> None:
+    """No launch reads a buffer it writes, views lie inside their buffers, and states ping-pong."""
+    config = PRESETS[preset]
+    plan = plan_for(graph_of(pipe), config, steps, batch, 2 + concepts)
+    buffers = dict(plan.buffers)
+    current = "state_0"
+    for launch in plan.launches:
+        read = {view.buffer for _, view in launch.inputs}
+        written = {view.buffer for _, view in launch.outputs}
+        assert not read & written
+        for _, view in (*launch.inputs, *launch.outputs):
+            buffer = buffers[view.buffer]
+            assert 0 <= view.start < view.stop <= buffer.shape[0]
+            assert view.byte_offset(buffer) + 4 <= buffer.nbytes
+        inputs = dict(launch.inputs)
+        if launch.graph == "unet":
+            assert inputs["latents"].buffer == current
+            want = 2 + concepts if config.matters_at(launch.evaluation) else 2
+            assert inputs["k_00"].stop == want == dict(launch.outputs)["noise_pred"].stop
+        else:
+            assert inputs["state"].buffer == current
+            current = dict(launch.outputs)["next_state"].buffer
+            assert inputs["matrix"].start == launch.evaluation
+    assert plan.samples[-1].buffer == current
+    assert plan.evaluations == steps
+
+
+def test_a_plan_depends_on_structure_only(pipe: SafePipeline) -> None:
+    """Other strengths and other prompts need no new capture; another warm-up of weak does."""
+    graph = graph_of(pipe)
+    medium, strong = (plan_for(graph, PRESETS[p], 25, 1, 3) for p in ("medium", "strong"))
+    assert medium == strong
+    assert hash(medium) == hash(strong)
+    weak = plan_for(graph, PRESETS["weak"], 25, 1, 3)
+    earlier = replace(PRESETS["weak"], sld_warmup_steps=5)
+    assert weak != medium
+    assert weak != plan_for(graph, earlier, 25, 1, 3)
+    assert medium != plan_for(graph, PRESETS["medium"], 26, 1, 3)
