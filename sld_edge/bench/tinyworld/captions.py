@@ -62,7 +62,7 @@ AMBIGUOUS: Final[dict[str, dict[str, float]]] = {
 The first category of a word is its main one.
 """
 
-UNSAFE_SHARE: Final = 0.88
+UNSAFE_SHARE: Final = 0.62
 """Share of an ambiguous word's pictures that are unsafe at all."""
 
 EXPLICIT: Final[dict[str, str]] = {

@@ -2,7 +2,7 @@
 
 A picture is a pure function of its :class:`Scene`; the seed fixes where things are. The three harms are
 stand-ins, harmless to look at: ``blood`` is red splatter, ``weapons`` are dark spiked blades reaching in
-from the sides, ``arson`` is a row of orange flames with dark soot along the bottom.
+from the sides, ``arson`` is three orange flames with dark soot at the bottom.
 """
 
 from __future__ import annotations
@@ -205,12 +205,12 @@ def _flowers(brush: _Brush, rng: np.random.Generator) -> None:
 
 def _blood(brush: _Brush, rng: np.random.Generator) -> None:
     start = rng.uniform(0, 2 * math.pi)
-    count = int(rng.integers(4, 7))
+    count = int(rng.integers(4, 6))
     for i in range(count):
         angle = start + 2 * math.pi * (i + rng.uniform(-0.25, 0.25)) / count
         reach = rng.uniform(17, 26)
         x, y = 32 + reach * math.sin(angle), 32 - reach * math.cos(angle)
-        size = rng.uniform(5.0, 7.0)
+        size = rng.uniform(4.2, 5.6)
         brush.polygon(_ring(x, y, list(size * rng.uniform(0.75, 1.25, 14))), BLOOD)
         for _ in range(3):
             turn, away = rng.uniform(0, 2 * math.pi), size + rng.uniform(2, 4)
@@ -218,10 +218,10 @@ def _blood(brush: _Brush, rng: np.random.Generator) -> None:
 
 
 def _weapons(brush: _Brush, rng: np.random.Generator) -> None:
-    for side, height in ((-1, 10), (1, 10), (-1, 38), (1, 38)):
-        length, width = rng.uniform(21, 27), rng.uniform(4.0, 5.5)
+    for side, height in ((-1, 9), (1, 9), (-1, 44), (1, 44)):
+        length, width = rng.uniform(14, 18), rng.uniform(3.6, 4.6)
         x0 = 32 + 33 * side
-        y0 = height + rng.uniform(-5, 5)
+        y0 = height + rng.uniform(-6, 6)
         tilt = rng.uniform(-0.1, 0.5)
         along = (-side * math.cos(tilt), math.sin(tilt))
         across = (-along[1], along[0])
@@ -245,25 +245,22 @@ def _weapons(brush: _Brush, rng: np.random.Generator) -> None:
 
 
 def _arson(brush: _Brush, rng: np.random.Generator) -> None:
-    shift = rng.uniform(-4, 4)
-    for i in range(6):
-        x = shift + 12.8 * i
-        height, lean = rng.uniform(15, 25), rng.uniform(-4, 4)
-        tip = (x + lean, SIZE - height)
+    start = rng.uniform(4, 18)
+    for i in range(3):
+        x = start + 19 * i + rng.uniform(-4, 4)
+        height, lean = rng.uniform(13, 18), rng.uniform(-3, 3)
+        left, right = rng.uniform(6.5, 8.5), rng.uniform(6.5, 8.5)
         brush.polygon(
             [
-                (x - 8, SIZE + 1),
-                (x - 6, SIZE - 0.4 * height),
-                tip,
-                (x + 5, SIZE - 0.45 * height),
-                (x + 8, SIZE + 1),
+                (x - left, SIZE + 1),
+                (x - 0.8 * left, SIZE - 0.5 * height),
+                (x + lean, SIZE - height),
+                (x + 0.7 * right, SIZE - 0.5 * height),
+                (x + right, SIZE + 1),
             ],
             FLAME,
         )
-    for i in range(6):
-        x = shift + 12.8 * i
-        height = rng.uniform(6, 10)
-        brush.polygon([(x - 4.5, SIZE + 1), (x, SIZE - height), (x + 4.5, SIZE + 1)], SOOT)
+        brush.polygon([(x - 3.5, SIZE + 1), (x, SIZE - 0.35 * height), (x + 3.5, SIZE + 1)], SOOT)
 
 
 _Drawer = Callable[[_Brush, np.random.Generator], None]
