@@ -172,8 +172,13 @@ def _write_comparison(safe: SafeOutput, off: SafeOutput, out: Path, *, as_json: 
 
     for index, record in enumerate(safe.records()):
         used = record["safety"]
+        # what the safety head flagged is black in the output; the picture says "withheld" instead
+        shown = [
+            None if output.record["images"][index]["withheld"] else output.images[index]
+            for output in (off, safe)
+        ]
         picture = side_by_side(
-            [off.images[index], safe.images[index]],
+            shown,
             ["safety off", f"safety {used['preset'] or 'custom'}"],
             title=record["prompt"],
             footer=f"suppressed: {', '.join(used['concepts'])}",

@@ -57,6 +57,17 @@ def side_by_side(
     return sheet
 
 
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of any size under each other on white paper."""
+    size = (max(picture.width for picture in pictures), sum(p.height for p in pictures))
+    sheet = Image.new("RGB", size, _PAPER)
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    return sheet
+
+
 def _tile(image: Image.Image | None) -> Image.Image:
     if image is None:
         tile = Image.new("RGB", (_TILE, _TILE), _WITHHELD)
