@@ -1,0 +1,130 @@
+"""Prompt sets: the tiny world's own, a template over groups, or a CSV (see :mod:`.csv_prompts`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sld_edge.errors import InvalidInput
+
+BENIGN: Final = "benign"
+BIAS: Final = "bias"
+#: How many of each kind the tiny world brings when no limit is given.
+TINYWORLD_COUNTS: Final[dict[str, int]] = {"ambiguous": 120, "explicit": 30, BENIGN: 120}
+_TINYWORLD: Final = "tinyworld"
+_HOLE: Final = "{group}"
+
+
+class PromptRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One prompt and what is known about it.
+
+    ``kind`` keeps sets apart in every table: ambiguous, explicit, benign, bias, or a file's name.
+    ``categories`` are the harms a prompt is listed under. Settings are None where the job decides them;
+    ``shape``, ``colour`` and ``background`` are what a tiny-world picture should show.
+    """
+
+    prompt: str
+    kind: str
+    categories: tuple[str, ...] = ()
+    seed: int | None = None
+    guidance_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    shape: str = ""
+    colour: str = ""
+    background: str = ""
+
+
+def prompts_from(
+    source: str, *, kind: str = "", limit: int | None = None, honour: bool = False
+) -> list[PromptRow]:
+    """The rows of one source.
+
+    Args:
+        source: ``"tinyworld"``, ``"tinyworld:ambiguous,benign"``, or a CSV file with I2P's columns.
+        kind: What a CSV's rows are called; the file's name otherwise.
+        limit: At most so many of each kind. The tiny world makes exactly so many.
+        honour: Take seeds, sizes and guidance scales from the CSV.
+
+    Raises:
+        InvalidInput: no such set, or a fault in the file, with its line.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidInput("the limit of prompts is below 1", value=limit)
+    if is_tinyworld(source):
+        return tinyworld_prompts(source, limit=limit)
+    from sld_edge.bench.safety.csv_prompts import rows_from_csv
+
+    path = Path(source)
+    if not path.suffix and not path.exists():
+        raise InvalidInput(
+            "no such prompt set or file", value=source, hint="use tinyworld or a CSV file"
+        )
+    return rows_from_csv(path, kind=kind or path.stem, honour=honour)[:limit]
+
+
+def is_tinyworld(source: str) -> bool:
+    """Whether a source names the tiny world's prompts."""
+    return source == _TINYWORLD or source.startswith(f"{_TINYWORLD}:")
+
+
+def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRow]:
+    """The tiny world's prompts of the kinds that a source names, all when it names none."""
+    from sld_edge.bench.tinyworld import prompts
+
+    makers = {
+        "ambiguous": prompts.ambiguous,
+        "explicit": prompts.explicit,
+        BENIGN: prompts.benign,
+    }
+    named = source.partition(":")[2]
+    kinds = [kind.strip() for kind in named.split(",")] if named else list(makers)
+    if unknown := [kind for kind in kinds if kind not in makers]:
+        raise InvalidInput(
+            "the tiny world has no such prompts", value=unknown[0], hint=f"use {', '.join(makers)}"
+        )
+    return [
+        PromptRow(
+            prompt=made.prompt,
+            kind=made.kind,
+            categories=(made.category,) if made.category else (),
+            seed=made.seed,
+            shape=made.shape,
+            colour=made.colour,
+            background=made.background,
+        )
+        for kind in dict.fromkeys(kinds)
+        for made in makers[kind](TINYWORLD_COUNTS[kind] if limit is None else limit)
+    ]
+
+
+def bias_prompts(templates: Sequence[str], groups: str) -> list[PromptRow]:
+    """One row for each template and group; the group is the row's category (the paper, section 2).
+
+    Raises:
+        InvalidInput: a template without ``{group}``, no group, or one twice.
+    """
+    names = [name.strip() for name in groups.split(",")]
+    if not groups.strip() or not all(names):
+        raise InvalidInput(
+            "there are no groups, or an empty one", value=groups, hint='use --groups "a,b,c"'
+        )
+    if len(set(names)) != len(names):
+        raise InvalidInput("a group is named twice", value=groups)
+    for template in templates:
+        if _HOLE not in template:
+            raise InvalidInput(
+                "the template has no place for the group",
+                value=template,
+                hint=f'write {_HOLE}, as in "{_HOLE} body"',
+            )
+    return [
+        PromptRow(
+            prompt=" ".join(template.replace(_HOLE, name).split()), kind=BIAS, categories=(name,)
+        )
+        for template in templates
+        for name in names
+    ]

@@ -1,0 +1,144 @@
+"""The measurement as data: what ``results.json`` and ``images.csv`` hold, and ``--baseline`` reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sld_edge.bench.safety.job import Job
+from sld_edge.bench.safety.proportions import Maximum, Rate
+from sld_edge.bench.safety.store import Record
+from sld_edge.errors import InvalidInput
+
+FORMAT = "sld-edge-safety"
+VERSION = 1
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """How far pictures are from those of the same prompt and seed with safety off; medians and means."""
+
+    psnr_median: float
+    psnr_mean: float
+    ssim_mean: float
+    identical: int
+    of: int
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The post-hoc checker beside the scorer: unsafe pictures it flags, and safe ones it flags too."""
+
+    caught: Rate
+    false_alarms: Rate
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting on one kind of prompts.
+
+    ``categories`` are rates among prompts listed under a category, as in the paper's tables; ``found`` are
+    the rates of what the scorer saw in all of them. ``verdicts`` has a 1 for each unsafe picture, in the
+    order of the job, so that a later run can be compared picture by picture.
+    """
+
+    setting: str
+    kind: str
+    unsafe: Rate
+    categories: dict[str, Rate]
+    found: dict[str, Rate]
+    maximum: Maximum | None
+    head: Head | None
+    correct: Rate | None
+    change: Change | None
+    verdicts: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One ``sld-bench safety``. ``outcomes`` and ``warnings`` depend on the pictures alone, times do not."""
+
+    format: str
+    version: int
+    created: str
+    command: str
+    bundle: dict[str, Any]
+    job: Job
+    job_digest: str
+    question: str
+    prompt_source: str
+    csv_settings: str
+    scorer_notes: list[str]
+    outcomes: list[Outcome]
+    seconds_per_image: dict[str, float]
+    machine: dict[str, Any]
+    warnings: list[str]
+
+    def outcome(self, setting: str, kind: str) -> Outcome:
+        """One setting's on one kind."""
+        return next(o for o in self.outcomes if (o.setting, o.kind) == (setting, kind))
+
+    def kinds(self) -> list[str]:
+        """Kinds of prompts, in their order."""
+        return list(dict.fromkeys(outcome.kind for outcome in self.outcomes))
+
+    def settings(self) -> list[str]:
+        """Names of the settings, in their order."""
+        return [setting.name for setting in self.job.settings]
+
+
+def json_from_report(report: Report) -> bytes:
+    """The report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
+
+
+def read_report(path: Path) -> Report:
+    """Read a report back.
+
+    Raises:
+        InvalidInput: it cannot be read, is no such report, or is one of another version.
+    """
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{path} is not a safety report ({error})",
+            hint="use the results.json of an earlier run",
+        ) from None
+    if (report.format, report.version) != (FORMAT, VERSION):
+        raise InvalidInput(
+            f"{path} is not a safety report of version {VERSION}, but",
+            value=f"{report.format} {report.version}",
+            hint="make a new one",
+        )
+    return report
+
+
+def csv_from_records(job: Job, records: Sequence[Record]) -> str:
+    """One line for each picture, in the job's order; categories and scores have a column each."""
+    categories = list(dict.fromkeys(name for record in records for name in record.categories))
+    scores = list(dict.fromkeys(name for record in records for name in record.scores))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["setting", "kind", "prompt_index", "image_index", "seed", "prompt", "categories", "unsafe",
+         "flagged", "correct", *(f"shows_{name}" for name in categories),
+         *(f"score_{name}" for name in scores), "seconds", "file", "notes"]
+    )  # fmt: skip
+    for record in records:
+        row = job.prompts[record.prompt]
+        writer.writerow(
+            [record.setting, row.kind, record.prompt, record.image, record.seed, row.prompt,
+             ", ".join(row.categories), _bit(record.unsafe), _bit(record.flagged),
+             _bit(record.correct), *(_bit(record.categories.get(name)) for name in categories),
+             *(record.scores.get(name, "") for name in scores), record.seconds, record.file,
+             "; ".join(record.notes)]
+        )  # fmt: skip
+    return out.getvalue()
+
+
+def _bit(value: bool | None) -> str:
+    return "" if value is None else str(int(value))

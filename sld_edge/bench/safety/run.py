@@ -1,0 +1,195 @@
+"""Making and judging the pictures of a job, in one process."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.bench.safety.job import Chunk, Job, Shot
+from sld_edge.bench.safety.scorers import Item, Scorer, judge
+from sld_edge.bench.safety.store import Record, Store
+from sld_edge.errors import PolicyError, SldError
+
+Picture = NDArray[np.uint8]
+#: Told after each call how many pictures it made.
+Progress = Callable[[int], None]
+_CHECKED_AT_ONCE = 256
+_NOTE_OF_ONE = re.compile(r"^((?:negative )?prompt) (\d+) (was .*)$")
+
+
+def check_job(job: Job, pipe: Any, scorers: Sequence[Scorer]) -> None:
+    """Everything that can be known to go wrong, before a network is loaded.
+
+    Raises:
+        InvalidInput, PolicyError: a setting, a prompt or a size that the bundle does not take; a policy that
+            withholds the pictures which are to be judged; a scorer that cannot judge them.
+    """
+    safety = pipe.bundle.manifest.safety
+    if safety.head and safety.policy.unsafe_images == "withhold":
+        raise PolicyError(
+            "this bundle's policy withholds flagged pictures, so they cannot be judged",
+            hint="measure a bundle of the same checkpoint that was exported to return them",
+        )
+    sizes = {(chunk.height, chunk.width) for chunk in job.chunks()}
+    for scorer in scorers:
+        for height, width in sorted(sizes):
+            scorer.check(height=height, width=width, has_head=safety.head)
+    for setting in job.settings:
+        texts: dict[tuple[int, int, float], list[str]] = {}
+        for chunk in job.chunks():
+            if chunk.setting is setting:
+                place = (chunk.height, chunk.width, chunk.guidance_scale)
+                texts.setdefault(place, []).extend(
+                    job.prompts[s.prompt].prompt for s in chunk.shots
+                )
+        for (height, width, scale), prompts in texts.items():
+            unique = list(dict.fromkeys(prompts))
+            for start in range(0, len(unique), _CHECKED_AT_ONCE):
+                try:
+                    pipe.check(
+                        unique[start : start + _CHECKED_AT_ONCE],
+                        height=height,
+                        width=width,
+                        guidance_scale=scale,
+                        **_shared(job),
+                        **setting.arguments(safety.concept),
+                    )
+                except SldError as error:
+                    raise type(error)(f"setting {setting.name}: {error}") from None
+
+
+def missing(job: Job, store: Store) -> Iterator[Chunk]:
+    """The chunks of which a picture is not finished yet; they are made whole, see :class:`Job`."""
+    for chunk in job.chunks():
+        if any(shot.key not in store.records for shot in chunk.shots):
+            yield chunk
+
+
+def run_here(
+    job: Job, store: Store, pipe: Any, scorers: Sequence[Scorer], progress: Progress
+) -> None:
+    """Make what is missing, with one pipeline."""
+    for chunk in missing(job, store):
+        before = len(store.records)
+        store.add(*make(job, chunk, pipe, scorers))
+        progress(len(store.records) - before)
+
+
+def make(
+    job: Job, chunk: Chunk, pipe: Any, scorers: Sequence[Scorer]
+) -> tuple[list[Picture], list[Record]]:
+    """Make and judge one chunk. Each picture has a generator of its own, seeded by its shot."""
+    rows = [job.prompts[shot.prompt] for shot in chunk.shots]
+    with _notes_kept_in_the_record():
+        start = time.perf_counter()
+        output = pipe(
+            [row.prompt for row in rows],
+            seed=[shot.seed for shot in chunk.shots],
+            height=chunk.height,
+            width=chunk.width,
+            guidance_scale=chunk.guidance_scale,
+            progress=False,
+            **_shared(job),
+            **chunk.setting.arguments(pipe.bundle.manifest.safety.concept),
+        )
+        seconds = (time.perf_counter() - start) / len(rows)
+    pictures = originals(output)
+    flags: list[bool | None] = list(output.nsfw_content_detected or [None] * len(rows))
+    items = [
+        Item(row=row, seed=shot.seed, flagged=flag)
+        for row, shot, flag in zip(rows, chunk.shots, flags, strict=True)
+    ]
+    verdicts = judge(scorers, np.stack(pictures), items)
+    notes = [str(note) for note in output.record.get("notes", [])]
+    return pictures, [
+        _record(shot, flag, verdict, _correct(item, picture), seconds, _notes_of(index, notes))
+        for index, (shot, item, flag, verdict, picture) in enumerate(
+            zip(chunk.shots, items, flags, verdicts, pictures, strict=True)
+        )
+    ]
+
+
+def originals(output: Any) -> list[Picture]:
+    """The pictures as the decoder made them: where the head flagged one, ``images`` has a black one instead.
+
+    Raises:
+        PolicyError: a flagged picture was withheld.
+    """
+    flags = output.nsfw_content_detected or [False] * len(output.images)
+    kept = output.unsafe_images or [None] * len(output.images)
+    pictures = []
+    for shown, flagged, original in zip(output.images, flags, kept, strict=True):
+        if flagged and original is None:
+            raise PolicyError("a flagged picture was withheld, so it cannot be judged")
+        pictures.append(np.asarray(original if flagged else shown, dtype=np.uint8))
+    return pictures
+
+
+def _record(
+    shot: Shot,
+    flag: bool | None,
+    verdict: dict[str, Any],
+    correct: bool | None,
+    seconds: float,
+    notes: tuple[str, ...],
+) -> Record:
+    return Record(
+        setting=shot.setting,
+        prompt=shot.prompt,
+        image=shot.image,
+        seed=shot.seed,
+        file=shot.file,
+        flagged=None if flag is None else bool(flag),
+        correct=correct,
+        seconds=round(seconds, 6),
+        notes=notes,
+        **verdict,
+    )
+
+
+def _correct(item: Item, picture: Picture) -> bool | None:
+    """Whether a tiny-world picture shows the object and background that were asked for."""
+    row = item.row
+    if not row.shape:
+        return None
+    from sld_edge.bench.tinyworld.detectors import read
+    from sld_edge.bench.tinyworld.palette import SIZE
+
+    if picture.shape != (SIZE, SIZE, 3):
+        return None
+    return read(picture)[0].matches(shape=row.shape, colour=row.colour, background=row.background)
+
+
+def _shared(job: Job) -> dict[str, Any]:
+    return {"num_inference_steps": job.steps, "scheduler": job.scheduler or None}
+
+
+def _notes_of(index: int, notes: Sequence[str]) -> tuple[str, ...]:
+    """A call's notes that concern one of its pictures, without the picture's number."""
+    found = []
+    for note in notes:
+        match = _NOTE_OF_ONE.match(note)
+        if match is None:
+            found.append(note)
+        elif int(match[2]) == index:
+            found.append(f"{match[1]} {match[3]}")
+    return tuple(found)
+
+
+@contextmanager
+def _notes_kept_in_the_record() -> Iterator[None]:
+    """A pipeline logs its notes at every call; here they are in every picture's line instead."""
+    logger = logging.getLogger("sld_edge")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,117 @@
+"""What is compared: safety off, the negative prompt, the four presets, or settings of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from sld_edge.errors import InvalidInput
+
+OFF: Final = "off"
+NEGATIVE: Final = "negative"
+PRESETS: Final = ("weak", "medium", "strong", "max")
+DEFAULT: Final = (OFF, NEGATIVE, *PRESETS)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One column of the table.
+
+    ``safety`` is a preset's name or ``"off"``, empty where ``numbers`` say it all. ``concept`` is the safety
+    concept, empty for the bundle's own; with ``negative_prompt`` it is handed over as the negative prompt,
+    which is the paper's baseline: classifier-free guidance away from the same words, without SLD.
+    """
+
+    name: str
+    safety: str = ""
+    numbers: dict[str, float] = {}
+    concept: str = ""
+    negative_prompt: bool = False
+
+    @property
+    def is_sld(self) -> bool:
+        """Whether Safe Latent Diffusion acts; the gate is about these."""
+        return self.safety != OFF
+
+    def arguments(self, bundle_concept: str) -> dict[str, Any]:
+        """A pipeline's arguments."""
+        if not self.is_sld:
+            words = self.concept or bundle_concept
+            return {"safety": OFF, **({"negative_prompt": words} if self.negative_prompt else {})}
+        given: dict[str, Any] = {"safety": self.safety} if self.safety else dict(self.numbers)
+        if "sld_warmup_steps" in given:  # JSON does not tell 5 from 5.0
+            given["sld_warmup_steps"] = int(given["sld_warmup_steps"])
+        if self.concept:
+            given["safety_concept"] = self.concept
+        return given
+
+
+def settings_from(words: Iterable[str], *, concept: str = "") -> list[Setting]:
+    """Read ``"off,negative,max"`` and ``"mine:sld_guidance_scale=3000,sld_warmup_steps=5"``, in order.
+
+    Args:
+        words: One text for each time the option was given; names may be joined with commas.
+        concept: Suppress this instead of the bundle's concept.
+
+    Raises:
+        InvalidInput: an unknown name or number, or a name twice.
+    """
+    found: list[Setting] = []
+    for word in words:
+        if ":" in word:
+            found.append(_custom(word, concept))
+        else:
+            found.extend(_named(name.strip(), concept) for name in word.split(","))
+    names = [setting.name.lower() for setting in found]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise InvalidInput("a setting is named twice", value=twice)
+    if not found:
+        raise InvalidInput("there is no setting to measure", hint=f"use {','.join(DEFAULT)}")
+    return found
+
+
+def _named(name: str, concept: str) -> Setting:
+    if name == OFF:
+        return Setting(name=OFF, safety=OFF)
+    if name == NEGATIVE:
+        return Setting(name=NEGATIVE, safety=OFF, concept=concept, negative_prompt=True)
+    if name in PRESETS:
+        return Setting(name=name, safety=name, concept=concept)
+    raise InvalidInput(
+        "unknown setting",
+        value=name,
+        hint=f"use {', '.join(DEFAULT)}, or name:sld_guidance_scale=3000,sld_warmup_steps=5",
+    )
+
+
+def _custom(word: str, concept: str) -> Setting:
+    from sld_edge.runtime.safety import SETTING_NAMES
+
+    name, _, rest = (part.strip() for part in word.partition(":"))
+    if not _NAME.fullmatch(name) or name in DEFAULT:
+        raise InvalidInput(
+            "a setting of one's own needs a name of its own",
+            value=name,
+            hint="letters, digits, dots, hyphens and underscores, up to 40",
+        )
+    numbers: dict[str, float] = {}
+    for pair in rest.split(","):
+        key, _, text = (part.strip() for part in pair.partition("="))
+        if key not in SETTING_NAMES or key in numbers:
+            raise InvalidInput(
+                f"setting {name} has an unknown number, or one twice",
+                value=pair,
+                hint=f"use {', '.join(SETTING_NAMES)}",
+            )
+        numbers[key] = _number(name, key, text)
+    return Setting(name=name, numbers=numbers, concept=concept)
+
+
+def _number(name: str, key: str, text: str) -> float:
+    try:
+        return int(text) if key == "sld_warmup_steps" else float(text)
+    except ValueError:
+        raise InvalidInput(f"setting {name}: {key} is not a number", value=text) from None
