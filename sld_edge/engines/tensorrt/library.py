@@ -1,0 +1,149 @@
+"""The two libraries behind one face: the same classes, another module name and a few other options."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from sld_edge.errors import EngineError, InvalidInput, MissingDependency, one_line
+
+LibraryName = Literal["tensorrt", "tensorrt-rtx"]
+#: What users write → module, and the extra that installs it.
+LIBRARIES: dict[LibraryName, tuple[str, str]] = {
+    "tensorrt": ("tensorrt", "tensorrt"),
+    "tensorrt-rtx": ("tensorrt_rtx", "rtx"),
+}
+#: The oldest release of each that the code is written and checked against.
+_OLDEST = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 4)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """An imported library."""
+
+    name: LibraryName
+    trt: Any
+    version: str
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether it builds for named compute capabilities, and compiles kernels when an engine is loaded."""
+        return self.name == "tensorrt-rtx"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Compute capabilities that can be named (``"sm89"``); none where engines fit their own device only."""
+        if not self.is_rtx:
+            return ()
+        trt = self.trt
+        return tuple(
+            name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")
+        )
+
+
+def load_library(name: LibraryName) -> Library:
+    """Import a library.
+
+    Raises:
+        InvalidInput: no such library.
+        MissingDependency: it is not installed, or too old.
+    """
+    if name not in LIBRARIES:
+        raise InvalidInput(
+            "unknown engine library", value=name, hint=f"use {' or '.join(LIBRARIES)}"
+        )
+    module, extra = LIBRARIES[name]
+    trt = _imported(module, extra)
+    version = str(getattr(trt, "__version__", "0"))
+    oldest = _OLDEST[name]
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < oldest:
+        raise MissingDependency(
+            f"{module} {version} is too old, {oldest[0]}.{oldest[1]} is the first that works",
+            hint=f"pip install -U 'sld-edge[{extra}]'",
+        )
+    return Library(name=name, trt=trt, version=version)
+
+
+def _imported(module: str, extra: str) -> ModuleType:
+    hint = f"pip install 'sld-edge[{extra}]'"
+    if module == "tensorrt":
+        hint += "; on a Jetson use JetPack's own, with a venv that has --system-site-packages"
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if error.name not in (module, None):
+            raise MissingDependency(f"{module} needs {error.name}", hint=hint) from error
+        first = one_line(str(error))
+    except Exception as error:  # a library that is found but does not load, with whatever it raises
+        raise MissingDependency(
+            f"{module} cannot be loaded ({one_line(str(error))[:200]})", hint=hint
+        ) from error
+    try:  # the wheels under the metapackage, which need not be installed itself
+        importlib.import_module(f"{module}_libs")
+        return importlib.import_module(f"{module}_bindings")
+    except ImportError:
+        what = "is not installed" if "No module named" in first else f"cannot be loaded ({first})"
+        raise MissingDependency(f"{module} {what}", hint=hint) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """The CUDA device that engines are built on and loaded on."""
+
+    name: str
+    capability: tuple[int, int]
+    driver: str
+
+    @property
+    def target(self) -> str:
+        """Its compute capability as users write it: ``"sm89"``."""
+        return f"sm{self.capability[0]}{self.capability[1]}"
+
+    @property
+    def label(self) -> str:
+        """Name and compute capability, for keys and messages."""
+        return f"{self.name} ({self.target})"
+
+
+def present_device(ordinal: int = 0) -> Device:
+    """The CUDA device of this machine.
+
+    Raises:
+        EngineError: there is none, or its driver does not answer.
+        MissingDependency: cuda-bindings is not installed.
+    """
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise MissingDependency(
+            "cuda-bindings is not installed",
+            hint="pip install 'sld-edge[rtx]' or 'sld-edge[tensorrt]'",
+        ) from error
+
+    def ask(call: Any, *arguments: Any) -> Any:
+        status, *values = call(*arguments)
+        if int(status) != 0:
+            raise EngineError(f"no CUDA device answers ({status.name})")
+        return values[0] if values else None
+
+    try:
+        ask(driver.cuInit, 0)
+    except RuntimeError as error:  # the driver's library is not on this machine at all
+        raise EngineError(f"no CUDA driver here ({one_line(str(error))[:120]})") from None
+    device = ask(driver.cuDeviceGet, ordinal)
+    name = ask(driver.cuDeviceGetName, 128, device)
+    attribute = driver.CUdevice_attribute
+    major, minor = (
+        ask(driver.cuDeviceGetAttribute, number, device)
+        for number in (
+            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+        )
+    )
+    return Device(
+        name=name.split(b"\0")[0].decode("utf-8", "replace"),
+        capability=(int(major), int(minor)),
+        driver=str(ask(driver.cuDriverGetVersion)),
+    )
