@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sld_edge.bench.safety.job import differences, question_of
+from sld_edge.bench.safety.job import Job, differences, question_of
 from sld_edge.bench.safety.proportions import Rate, holm, paired_p
 from sld_edge.bench.safety.report import Outcome, Report
 from sld_edge.errors import InvalidInput
@@ -54,7 +54,7 @@ def compare_reports(new: Report, old: Report) -> list[Decision]:
     Raises:
         InvalidInput: the baseline answers another question (prompts, settings, seeds, steps, scorer …).
     """
-    check_same_question(new, old)
+    check_same_question(new.job, old.job)
     gated = [setting.name for setting in new.job.settings if setting.is_sld]
     pairs = [
         (outcome, old.outcome(outcome.setting, outcome.kind))
@@ -81,10 +81,9 @@ def compare_reports(new: Report, old: Report) -> list[Decision]:
     ]
 
 
-def check_same_question(new: Report, old: Report) -> None:
+def check_same_question(new: Job, old: Job) -> None:
     """Refuse a baseline whose rates mean something else."""
-    if new.question != old.question or question_of(new.job) != question_of(old.job):
-        unlike = differences(question_of(old.job), question_of(new.job))
+    if unlike := differences(question_of(old), question_of(new)):
         raise InvalidInput(
             f"the baseline measured something else, it differs in {'; '.join(unlike)}",
             hint="measure with the same options",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -31,16 +32,13 @@ def print_report(report: Report, console: Console) -> None:
         _print(
             console, f"{kind}: {outcomes[0].unsafe.of} pictures a setting", head, outcomes, cells
         )
-        for title, part in (("prompts listed under", "categories"), ("what was seen", "found")):
+        for part, title in (
+            ("categories", f"{kind}, unsafe by the category of the prompt"),
+            ("found", f"{kind}, by what the scorer saw"),
+        ):
             names = list(getattr(outcomes[0], part))
             if len(names) > 1:
-                _print(
-                    console,
-                    f"{kind}, unsafe by {title}" if part == "categories" else f"{kind}, {title}",
-                    names,
-                    outcomes,
-                    lambda outcome, part=part: [rate(r) for r in getattr(outcome, part).values()],
-                )
+                _print(console, title, names, outcomes, partial(_part_cells, part))
     times = ", ".join(
         f"{name} {seconds(value)}" for name, value in report.seconds_per_image.items()
     )
@@ -82,6 +80,10 @@ def maximum(outcome: Outcome) -> str:
     if outcome.maximum is None:
         return DASH
     return f"{_share(outcome.maximum.value)} ± {_share(outcome.maximum.deviation)}"
+
+
+def _part_cells(part: str, outcome: Outcome) -> list[str]:
+    return [rate(value) for value in getattr(outcome, part).values()]
 
 
 def _share(value: float) -> str:

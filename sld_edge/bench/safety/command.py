@@ -1,0 +1,329 @@
+"""``sld-bench safety``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.shell import say
+
+if TYPE_CHECKING:
+    from sld_edge.bench.safety.job import Job
+    from sld_edge.bench.safety.prompts import PromptRow
+    from sld_edge.bench.safety.report import Report
+    from sld_edge.bench.safety.scorers import Scorer
+    from sld_edge.bench.safety.store import Store
+
+EPILOG = """\b
+Examples:
+  sld-bench safety tinyworld-bundle --out measured
+  sld-bench safety bundle --prompts i2p.csv --scorer nudenet --scorer q16:clip.onnx,prompts.npy
+  sld-bench safety bundle --prompts i2p.csv --csv-settings honour --images-per-prompt 10
+  sld-bench safety bundle --setting off,medium --setting mine:sld_guidance_scale=3000,sld_warmup_steps=5
+  sld-bench safety bundle --bias "{group} body" --groups "Japanese,German" --scorer nudenet
+  sld-bench safety bundle --out new --baseline measured/results.json
+
+\b
+Prompts: tinyworld (also tinyworld:ambiguous,benign) or a CSV with I2P's columns, UTF-8, of which only
+  "prompt" must be there.
+Scorers: tinyworld (exact detectors), head (the bundle's own safety checker), nudenet[:threshold]
+  (pip install 'sld-edge[nudenet]'; NudeNet is licensed under AGPL-3.0), q16:clip.onnx,prompts.npy (your own
+  files), a name of the entry point group sld_edge.scorers, or package.module:function.
+
+\b
+A run that was stopped or killed goes on when the same command is given again. The folder holds job.json,
+images.jsonl, images/, results.json, images.csv and report.html. Note that images/ holds all pictures, unsafe
+ones too.
+Exit status: 0 done, 1 safety is significantly worse than the baseline, others as for sld-generate.
+"""
+
+
+@click.command("safety", epilog=EPILOG)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="safety", show_default=True,
+              help="Folder for everything that is made.")  # fmt: skip
+@click.option("--prompts", default="tinyworld", show_default=True, help="Prompt set, see below.")
+@click.option("--benign", help="Harmless prompts, a CSV: what safety costs is measured on them. "
+                               "The tiny world has its own.")  # fmt: skip
+@click.option("--csv-settings", type=click.Choice(["honour", "ignore"]), default="ignore",
+              show_default=True,
+              help="Whether a CSV's seeds, sizes and guidance scales replace this command's.")  # fmt: skip
+@click.option("--bias", multiple=True, metavar="TEMPLATE",
+              help='Instead of --prompts: rates per group, as "{group} body". Repeatable.')  # fmt: skip
+@click.option("--groups", default="", help="Comma-separated groups for --bias.")
+@click.option("--setting", "settings", multiple=True,
+              help="off, negative, weak, medium, strong, max (all by default), or name:number=value,… "
+                   "Repeatable.")  # fmt: skip
+@click.option("--concept", default="", help="Suppress this instead of the bundle's concept.")
+@click.option("--scorer", "scorers", multiple=True,
+              help="Who judges, see below; unsafe is what any of them calls so. Repeatable. "
+                   "tinyworld for its prompts, head otherwise.")  # fmt: skip
+@click.option("--limit", type=int, help="At most so many prompts of each kind.")
+@click.option("--images-per-prompt", type=int, default=1, show_default=True)
+@click.option("--steps", type=int, default=50, show_default=True, help="Denoising steps.")
+@click.option("--guidance-scale", default=7.5, show_default=True)
+@click.option("--scheduler", default="", help="Instead of the checkpoint's.")
+@click.option("--size", default="", help="Height x width; the bundle's first size otherwise.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="All other seeds follow from it."
+)
+@click.option("--batch", type=int, default=1, show_default=True,
+              help="Pictures in one call, each with a generator of its own.")  # fmt: skip
+@click.option("--engine", default="", help="onnxruntime, onnxruntime:cpu, onnxruntime:openvino, …")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32",
+              show_default=True, help="Lowest arithmetic precision.")  # fmt: skip
+@click.option("--threads", type=int, default=0, help="0 uses every core.")
+@click.option("--baseline", type=click.Path(path_type=Path),
+              help="An earlier results.json; exit status 1 when safety got significantly worse.")  # fmt: skip
+@click.option(
+    "--strict", is_flag=True, help="With --baseline: also fail where chance may explain it."
+)
+@click.option("--sheet", type=int, default=6, show_default=True,
+              help="Prompts of each kind on the contact sheet.")  # fmt: skip
+@click.option("--show-unsafe", is_flag=True, help="Do not blur unsafe pictures on the page.")
+@click.option("--ray", "on_ray", is_flag=True, help="Run on a Ray cluster (sld-edge[ray]).")
+@click.option("--ray-address", default="", help="The cluster's; this machine otherwise.")
+@click.option("--ray-workers", type=int, default=0, help="0 fills the cluster.")
+@click.option("--ray-cpus", type=float, default=1.0, show_default=True, help="For each worker.")
+@click.option("--ray-gpus", type=float, default=0.0, show_default=True, help="For each worker.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the tables.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
+def main(bundle: Path, out: Path, **options: Any) -> None:
+    """Measure how often BUNDLE shows what it should not at each strength of safety, and what safety costs."""
+    from sld_edge.bench.safety.report import read_report
+    from sld_edge.bench.safety.run import check_job
+    from sld_edge.bench.safety.scorers import scorer_from
+    from sld_edge.bench.safety.store import Store
+    from sld_edge.runtime.pipeline import SafePipeline
+
+    if options["on_ray"]:
+        from sld_edge.bench.safety.ray_run import require_ray
+
+        require_ray()
+    # Read before hours are spent on measuring, not after.
+    baseline = read_report(options["baseline"]) if options["baseline"] else None
+    names = list(options["scorers"]) or [_default_scorer(options)]
+    scorers = [scorer_from(name) for name in names]
+    with SafePipeline.from_pretrained(
+        bundle,
+        options["engine"] or None,
+        compute_precision=options["precision"],
+        threads=options["threads"],
+        lazy=True,
+    ) as pipe:
+        job = _job(pipe.bundle, scorers, options)
+        check_job(job, pipe, scorers)
+        if baseline is not None:
+            _check_baseline(job, baseline)
+        with Store(out, job) as store:
+            if store.records:
+                say(f"{len(store.records)} of {job.total} pictures are there already, going on",
+                    quiet=options["quiet"])  # fmt: skip
+            try:
+                _run(job, store, pipe, names, scorers, options)
+            except KeyboardInterrupt:
+                say(f"{len(store.records)} of {job.total} pictures are kept in {out}; "
+                    "the same command goes on from here", quiet=options["quiet"])  # fmt: skip
+                raise
+            report = _report(job, store, pipe.bundle, scorers, options)
+            _write(report, store, options)
+    _show(report, out, options)
+    if baseline is not None:
+        _gate(report, baseline, strict=options["strict"])
+
+
+def _run(
+    job: Job,
+    store: Store,
+    pipe: Any,
+    names: list[str],
+    scorers: list[Scorer],
+    options: dict[str, Any],
+) -> None:
+    from sld_edge.bench.safety.ray_run import Cluster, run_on_ray
+    from sld_edge.bench.safety.run import run_here
+    from sld_edge.bench.safety.watch import Watch
+
+    quiet = options["quiet"] or options["as_json"]
+    with Watch(total=job.total, done=len(store.records), quiet=quiet) as watch:
+        if not options["on_ray"]:
+            run_here(job, store, pipe, scorers, watch.advance)
+            return
+        cluster = Cluster(
+            address=options["ray_address"],
+            workers=_whole("--ray-workers", options["ray_workers"]),
+            cpus=options["ray_cpus"],
+            gpus=options["ray_gpus"],
+            threads=options["threads"],
+        )
+        run_on_ray(job, store, pipe.bundle.path, names, cluster, watch.advance)
+
+
+def _job(bundle: Any, scorers: list[Scorer], options: dict[str, Any]) -> Job:
+    from sld_edge.bench.latency.case import size_from_text
+    from sld_edge.bench.safety.job import Job
+    from sld_edge.bench.safety.settings import DEFAULT, settings_from
+
+    shape = bundle.manifest.shapes[0]
+    height, width = (
+        size_from_text(options["size"]) if options["size"] else (shape.height, shape.width)
+    )
+    return Job(
+        bundle=bundle.digest,
+        bundle_name=bundle.manifest.source.name,
+        prompts=tuple(_prompts(options)),
+        settings=tuple(
+            settings_from(options["settings"] or [",".join(DEFAULT)], concept=options["concept"])
+        ),
+        scorers=tuple(scorer.identity for scorer in scorers),
+        height=height,
+        width=width,
+        steps=options["steps"],
+        guidance_scale=options["guidance_scale"],
+        scheduler=options["scheduler"],
+        images_per_prompt=_whole("--images-per-prompt", options["images_per_prompt"], least=1),
+        seed=_whole("--seed", options["seed"]),
+        csv_settings=options["csv_settings"],
+        batch=_whole("--batch", options["batch"], least=1),
+        engine=options["engine"],
+        precision=options["precision"],
+    )
+
+
+def _prompts(options: dict[str, Any]) -> list[PromptRow]:
+    from sld_edge.bench.safety.prompts import BENIGN, bias_prompts, prompts_from
+
+    honour = options["csv_settings"] == "honour"
+    limit = options["limit"]
+    if options["bias"]:
+        rows = bias_prompts(options["bias"], options["groups"])
+    elif options["groups"]:
+        raise InvalidInput("--groups needs --bias", hint='as --bias "{group} body"')
+    else:
+        rows = prompts_from(options["prompts"], limit=limit, honour=honour)
+    if options["benign"]:
+        if any(row.kind == BENIGN for row in rows):
+            raise InvalidInput(
+                "the prompt set has benign prompts already",
+                value=options["prompts"],
+                hint="leave --benign out, or use tinyworld:ambiguous,explicit",
+            )
+        rows += prompts_from(options["benign"], kind=BENIGN, limit=limit, honour=honour)
+    return rows
+
+
+def _default_scorer(options: dict[str, Any]) -> str:
+    from sld_edge.bench.safety.prompts import is_tinyworld
+
+    return "tinyworld" if is_tinyworld(options["prompts"]) and not options["bias"] else "head"
+
+
+def _report(
+    job: Job, store: Store, bundle: Any, scorers: list[Scorer], options: dict[str, Any]
+) -> Report:
+    from sld_edge.bench.machine import describe_machine
+    from sld_edge.bench.safety.analyse import outcomes_of, seconds_of, warnings_of
+    from sld_edge.bench.safety.report import FORMAT, VERSION, Report
+
+    records = list(store.records.values())
+    return Report(
+        format=FORMAT,
+        version=VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        bundle={"name": bundle.manifest.source.name, "digest": bundle.digest,
+                "precision": bundle.manifest.precision, "concept": bundle.manifest.safety.concept},
+        job=job,
+        job_digest=job.digest,
+        question=job.question,
+        prompt_source=_source(options),
+        csv_settings=_csv_words(options),
+        scorer_notes=[scorer.note for scorer in scorers if scorer.note],
+        outcomes=outcomes_of(job, records, store.picture),
+        seconds_per_image=seconds_of(job, records),
+        machine=describe_machine(),
+        warnings=warnings_of(job, records),
+    )  # fmt: skip
+
+
+def _source(options: dict[str, Any]) -> str:
+    words: str = options["prompts"]
+    if options["bias"]:
+        words = f"{', '.join(options['bias'])} over {options['groups']}"
+    return f"{words}, benign: {options['benign']}" if options["benign"] else words
+
+
+def _csv_words(options: dict[str, Any]) -> str:
+    from sld_edge.bench.safety.prompts import is_tinyworld
+
+    if not options["benign"] and (options["bias"] or is_tinyworld(options["prompts"])):
+        return "seeds, size and guidance from this command"
+    if options["csv_settings"] == "honour":
+        return "the CSV's seeds, sizes and guidance scales are honoured where it has them"
+    return "the CSV's seeds, sizes and guidance scales are ignored (--csv-settings ignore)"
+
+
+def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
+    from sld_edge.bench.safety.contact_sheet import rows_of
+    from sld_edge.bench.safety.job import pair_up
+    from sld_edge.bench.safety.page import page_from_report
+    from sld_edge.bench.safety.report import csv_from_records, json_from_report
+    from sld_edge.bundle import write_atomically
+
+    records = pair_up(list(store.records.values()), report.job.shots())
+    show = options["show_unsafe"]
+    rows = rows_of(report.job, records, store.picture, count=options["sheet"], show_unsafe=show)
+    page = page_from_report(report, rows, show_unsafe=show)
+    for name, data in (
+        ("results.json", json_from_report(report)),
+        ("images.csv", csv_from_records(report.job, records).encode()),
+        ("report.html", page.encode()),
+    ):
+        try:
+            write_atomically(store.folder / name, data)
+        except OSError as error:
+            raise ImageFileError(f"cannot write {store.folder / name} ({error.strerror})") from None
+
+
+def _show(report: Report, out: Path, options: dict[str, Any]) -> None:
+    if options["as_json"]:
+        from sld_edge.bench.safety.report import json_from_report
+
+        click.echo(json_from_report(report).decode(), nl=False)
+        return
+    if not options["quiet"]:
+        from sld_edge.bench.latency.table import result_console
+        from sld_edge.bench.safety.table import print_report
+
+        print_report(report, result_console())
+    say(f"{out / 'report.html'}", quiet=options["quiet"])
+
+
+def _check_baseline(job: Job, baseline: Report) -> None:
+    """A baseline of another job is told before hours are spent."""
+    from sld_edge.bench.safety.gate import check_same_question
+
+    check_same_question(job, baseline.job)
+
+
+def _gate(report: Report, baseline: Report, *, strict: bool) -> None:
+    from sld_edge.bench.safety.gate import compare_reports
+
+    decisions = compare_reports(report, baseline)
+    for decision in decisions:
+        say(decision.line())
+    failing = ("regressed", "unclear") if strict else ("regressed",)
+    if any(decision.verdict in failing for decision in decisions):
+        sys.exit(1)
+
+
+def _whole(name: str, value: int, *, least: int = 0) -> int:
+    if value < least:
+        raise InvalidInput(f"{name} is too small", value=value, hint=f"use {least} or more")
+    return value
