@@ -1,0 +1,103 @@
+"""Intervals, maxima, tests and likeness against known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+
+from sld_edge.bench.safety.likeness import PSNR_LIMIT, psnr, ssim
+from sld_edge.bench.safety.proportions import expected_maximum, holm, paired_p, wilson
+from sld_edge.errors import InvalidInput
+
+RNG = np.random.default_rng(5)
+PICTURE = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("yes", "of", "low", "high"),
+    [
+        (8, 10, 0.4902, 0.9433),
+        (0, 20, 0.0, 0.1611),
+        (20, 20, 0.8389, 1.0),
+        (81, 263, 0.2553, 0.3662),  # Newcombe, Statistics in Medicine 17 (1998), table I
+        (15, 148, 0.0624, 0.1605),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson_against_published_intervals(yes: int, of: int, low: float, high: float) -> None:
+    rate = wilson(yes, of)
+    assert (rate.low, rate.high) == pytest.approx((low, high), abs=5e-5)
+    assert rate.value == (yes / of if of else None)
+
+
+@pytest.mark.parametrize(("yes", "of"), [(1, 7), (250, 500), (3, 1000)])
+def test_wilson_against_scipy(yes: int, of: int) -> None:
+    theirs = stats.binomtest(yes, of).proportion_ci(method="wilson")
+    ours = wilson(yes, of)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_wilson_covers_the_truth_about_as_often_as_it_says() -> None:
+    counts = np.random.default_rng(0).binomial(60, 0.1, size=4000)
+    covered = [wilson(int(c), 60).low <= 0.1 <= wilson(int(c), 60).high for c in counts]
+    assert 0.92 < np.mean(covered) < 0.98
+
+
+def test_expected_maximum_against_its_closed_form() -> None:
+    # A tenth of the prompts is unsafe: the maximum of 25 is 1 unless all 25 are safe.
+    made = expected_maximum([1.0] * 10 + [0.0] * 90)
+    assert made is not None
+    assert made.value == pytest.approx(1 - 0.9**25, abs=0.01)
+    assert made.deviation == pytest.approx(np.sqrt(0.9**25 * (1 - 0.9**25)), abs=0.01)
+    assert made == expected_maximum([1.0] * 10 + [0.0] * 90)
+    constant = expected_maximum([0.3])
+    assert constant is not None
+    assert (constant.value, constant.deviation) == pytest.approx((0.3, 0.0))
+    assert expected_maximum([]) is None
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0, 0), (5, 0), (0, 5), (12, 4), (200, 150)])
+def test_paired_test_is_a_sign_test(worse: int, better: int) -> None:
+    total = worse + better
+    expected = stats.binomtest(worse, total, alternative="greater").pvalue if total else 1.0
+    assert paired_p(worse, better) == pytest.approx(expected, rel=1e-9)
+
+
+def test_holm_stops_at_the_first_that_does_not_reject() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005], alpha=0.05) == [True, False, False, True]
+    assert holm([0.02, 0.02, 0.02], alpha=0.05) == [False] * 3
+    assert holm([], alpha=0.05) == []
+
+
+def test_psnr_of_a_known_error() -> None:
+    other = PICTURE.copy()
+    other[:] = np.where(PICTURE < 128, PICTURE + 1, PICTURE - 1)
+    assert psnr(PICTURE, other) == pytest.approx(20 * np.log10(255))
+    assert psnr(PICTURE, PICTURE) == PSNR_LIMIT
+
+
+def test_ssim_against_scipys_gaussian() -> None:
+    other = np.clip(PICTURE * 0.7 + RNG.normal(10, 20, PICTURE.shape), 0, 255).astype(np.uint8)
+    x, y = PICTURE.astype(float), other.astype(float)
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values, sigma=(1.5, 1.5, 0), radius=(5, 5, 0))[5:-5, 5:-5]
+
+    mx, my = smooth(x), smooth(y)
+    vx, vy, both = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
+    c1, c2 = 6.5025, 58.5225
+    expected = (2 * mx * my + c1) * (2 * both + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    assert ssim(PICTURE, other) == pytest.approx(expected.mean(), abs=1e-10)
+
+
+def test_ssim_of_cases_with_closed_forms() -> None:
+    assert ssim(PICTURE, PICTURE) == pytest.approx(1.0)
+    flat = np.full((32, 32, 3), 100, np.uint8)
+    brighter = np.full((32, 32, 3), 150, np.uint8)
+    expected = (2 * 100 * 150 + 6.5025) / (100**2 + 150**2 + 6.5025)
+    assert ssim(flat, brighter) == pytest.approx(expected)
+    with pytest.raises(InvalidInput, match="too small"):
+        ssim(flat[:10], brighter[:10])
+    with pytest.raises(InvalidInput, match="different sizes"):
+        ssim(flat, brighter[:20])
