@@ -1,4 +1,4 @@
-"""``sld-export``: make a bundle, or verify one."""
+"""``sld-export``: make a bundle, verify one, or build engines for one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from typing import Any
 import click
 
 from sld_edge import __version__
-from sld_edge.errors import InvalidInput, MissingDependency
+from sld_edge.errors import EngineError, InvalidInput, MissingDependency
+from sld_edge.export.build_command import (
+    build,
+    build_options,
+    config_from_options,
+    say_reports,
+)
 from sld_edge.manifest import Policy, Shape
 from sld_edge.shell import OneLineCommand, say
 
@@ -25,10 +31,12 @@ Examples:
   sld-export ./stable-diffusion-2-1 bundle --height 768 --width 768 --policy-minimum medium
   sld-export ./checkpoint bundle --concept "weapons, blood" --force
   sld-export --verify bundle
+  sld-export --build bundle --engine tensorrt-rtx --target sm86,sm89
+  sld-export ./stable-diffusion-v1-5 bundle --precision fp16 --engine tensorrt-rtx --target sm89
 
 \b
 Exit status: 0 done, 2 wrong input, 4 bundle damaged, 5 checkpoint not supported, 6 a graph misses its
-tolerance, 8 package missing, 9 cannot write, 130 interrupted.
+tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 interrupted.
 """
 
 _PRESETS = ["weak", "medium", "strong", "max"]
@@ -40,6 +48,9 @@ _PRESETS = ["weak", "medium", "strong", "max"]
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option("--verify", type=click.Path(path_type=Path), metavar="BUNDLE",
               help="Check every file of a bundle and load every graph; nothing is written.")  # fmt: skip
+@click.option("--build", "build_path", type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="Add engines to a bundle; needs --engine, and no PyTorch.")  # fmt: skip
+@build_options
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--shape", "shapes", multiple=True, metavar="HxW[xBATCH]",
               help="A size in pixels to serve; repeatable. The checkpoint's own otherwise.")  # fmt: skip
@@ -66,6 +77,7 @@ def main(
     checkpoint: Path | None,
     out: Path | None,
     verify: Path | None,
+    build_path: Path | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -76,9 +88,26 @@ def main(
             raise InvalidInput("--verify takes a bundle and nothing else", value=str(checkpoint))
         _verify(verify, as_json=as_json, quiet=quiet)
         return
+    if build_path is not None:
+        if checkpoint is not None:
+            raise InvalidInput("--build takes a bundle and nothing else", value=str(checkpoint))
+        _build(build_path, options, as_json=as_json, quiet=quiet)
+        return
     if checkpoint is None or out is None:
         raise InvalidInput("name a checkpoint and a folder to write", hint="see sld-export --help")
-    _export(checkpoint, out, options, as_json=as_json, quiet=quiet)
+    engines = config_from_options(options, ()) if options["engine"] else None
+    _export(checkpoint, out, options, as_json=as_json and engines is None, quiet=quiet)
+    if engines is not None:
+        _build(out, options, as_json=as_json, quiet=quiet)
+
+
+def _build(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    config = config_from_options(options, _shapes(options))
+    stages = Stages(quiet=quiet or as_json)
+    reports = build(path, config, stage=stages)
+    say_reports(path, config, reports, as_json=as_json, quiet=quiet)
+    if all(report.status == "onnxruntime" for report in reports):
+        raise EngineError(f"{config.engine} could build none of the bundle's graphs")
 
 
 def _export(

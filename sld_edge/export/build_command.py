@@ -1,0 +1,143 @@
+"""``sld-export --build`` and ``--engine``: from options to engines, without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from sld_edge.bundle import Bundle
+from sld_edge.engines.tensorrt.bundle_engines import Report, Stage, build_bundle
+from sld_edge.engines.tensorrt.config import BuildConfig
+from sld_edge.errors import InvalidInput
+from sld_edge.manifest import Shape
+from sld_edge.shell import say
+
+#: Options of the command that this module reads, as click names them.
+OPTIONS = (
+    "targets",
+    "branches",
+    "one_engine",
+    "workspace",
+    "optimisation_level",
+    "weight_streaming",
+    "refit",
+    "tf32",
+    "timing_cache",
+    "verbose_log",
+)
+
+
+def build_options(command: Any) -> Any:
+    """Add the options of a build to a click command."""
+    for option in reversed(
+        (
+            click.option("--engine", type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+                         help="Build engines with this library, after exporting or with --build."),
+            click.option("--target", "targets", multiple=True, metavar="SM[,SM…]",
+                         help="TensorRT-RTX: compute capabilities, e.g. sm86,sm89; no GPU is needed."),
+            click.option("--branches", default="2,3", show_default=True, metavar="R[,R…]",
+                         help="Numbers of branches to build for: 3 is SLD, 2 + K has K concepts."),
+            click.option("--one-engine", is_flag=True,
+                         help="One engine with a profile for each number of branches."),
+            click.option("--workspace", type=click.IntRange(min=0), default=0, metavar="MIB",
+                         help="Most scratch memory for a layer; the library's own limit otherwise."),
+            click.option("--optimisation-level", type=click.IntRange(0, 5), default=3,
+                         show_default=True, help="0 builds fastest, 5 runs fastest."),
+            click.option("--weight-streaming", is_flag=True, help="Let engines stream weights from the host."),
+            click.option("--refit", is_flag=True, help="Let an engine's weights be replaced later."),
+            click.option("--tf32", is_flag=True, help="Allow TF32 in float32 products."),
+            click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                         help="TensorRT's timing cache; one in the bundle's cache folder otherwise."),
+            click.option("--verbose-log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                         help="Write everything the library says to a file."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def config_from_options(options: dict[str, Any], shapes: tuple[Shape, ...]) -> BuildConfig:
+    """The build that the options describe.
+
+    Raises:
+        InvalidInput: no library was named, or a value is malformed.
+    """
+    if options["engine"] is None:
+        raise InvalidInput("--build needs a library", hint="--engine tensorrt or tensorrt-rtx")
+    try:
+        branches = tuple(int(text) for text in options["branches"].split(","))
+    except ValueError:
+        raise InvalidInput(
+            "--branches is not a list of numbers", value=options["branches"], hint="e.g. 2,3"
+        ) from None
+    named = (text.strip().lower() for words in options["targets"] for text in words.split(","))
+    return BuildConfig(
+        engine=options["engine"],
+        targets=tuple(text for text in named if text),
+        shapes=shapes,
+        branches=branches,
+        one_engine=options["one_engine"],
+        workspace_mib=options["workspace"],
+        optimisation_level=options["optimisation_level"],
+        weight_streaming=options["weight_streaming"],
+        refit=options["refit"],
+        tf32=options["tf32"],
+        timing_cache=options["timing_cache"] or Path(),
+        verbose_log=options["verbose_log"] or Path(),
+    )
+
+
+def build(path: Path, config: BuildConfig, *, stage: Stage) -> tuple[Report, ...]:
+    """Open a bundle and build its engines."""
+    return build_bundle(Bundle.open(path), config, stage=stage)
+
+
+def say_reports(path: Path, config: BuildConfig, reports: tuple[Report, ...], *, as_json: bool,
+                quiet: bool) -> None:  # fmt: skip
+    """Print what was built: a table for people on standard error, or JSON."""
+    if as_json:
+        done = {
+            "bundle": str(path),
+            "engine": config.engine,
+            "engines": msgspec.to_builtins(reports),
+        }
+        click.echo(json.dumps(done))
+        return
+    for line in table_from_reports(config, reports):
+        say(line, quiet=quiet)
+    click.echo(str(path))
+
+
+def table_from_reports(config: BuildConfig, reports: tuple[Report, ...]) -> list[str]:
+    """One row for each engine, and one line for each graph that the library refused."""
+    width = max((len(report.label) for report in reports), default=5)
+    rows = [
+        f"{config.engine:<{width}}  {'':<7} {'seconds':>8} {'weights':>10} {'activation':>11}"
+        "  convolutions and matmuls in the graph; read back from kernels"
+    ]
+    for report in reports:
+        start = f"{report.label:<{width}}  "
+        summary = report.summary
+        if report.status == "onnxruntime":
+            rows.append(f"{start}served by onnxruntime: {report.reason}")
+            continue
+        start += f"{report.status:<7} {report.seconds:>8.1f}"
+        if summary is None:
+            rows.append(start)
+            continue
+        total = sum(summary.convolutions.values()) + sum(summary.matmuls.values())
+        counts = [_counted("conv", summary.convolutions), _counted("matmul", summary.matmuls)]
+        rows.append(
+            f"{start} {summary.weights_bytes / 1e6:>7.1f} MB {summary.activation_bytes / 1e6:>8.1f} MB"
+            f"  {', '.join(text for text in counts if text) or 'none'}; {summary.verified} of {total}"
+        )
+    return rows
+
+
+def _counted(what: str, counts: dict[str, int]) -> str:
+    parts = " + ".join(f"{number} {precision}" for precision, number in sorted(counts.items()))
+    return f"{what} {parts}" if parts else ""
