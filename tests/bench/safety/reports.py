@@ -29,7 +29,12 @@ def report_of(job: Job, store: Store) -> Report:
         version=VERSION,
         created="2026-11-24T10:00:00+00:00",
         command="sld-bench safety bundle --out <folder>",
-        bundle={"name": job.bundle_name, "digest": job.bundle, "precision": "fp32", "concept": "harm"},
+        bundle={
+            "name": job.bundle_name,
+            "digest": job.bundle,
+            "precision": "fp32",
+            "concept": "harm",
+        },
         job=job,
         job_digest=job.digest,
         question=job.question,
