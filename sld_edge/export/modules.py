@@ -93,7 +93,8 @@ class SafetyHead(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Concept scores ``[B, n]``, special-care scores ``[B, m]``, flags ``[B]``."""
-        pixels = images.permute(0, 3, 1, 2).float()
+        # Cast first: TensorRT does nothing else with bytes.
+        pixels = images.float().permute(0, 3, 1, 2)
         pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
         pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
         pixels = (pixels / 255.0 - self.mean) / self.std
