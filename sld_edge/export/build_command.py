@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,16 @@ import click
 import msgspec
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.tensorrt.bundle_engines import Report, Stage, build_bundle
+from sld_edge.engines.tensorrt.bundle_engines import (
+    Report,
+    Stage,
+    build_bundle,
+    resolve_targets,
+)
 from sld_edge.engines.tensorrt.config import BuildConfig
+from sld_edge.engines.tensorrt.library import load_library
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Shape
-from sld_edge.shell import say
-
-#: Options of the command that this module reads, as click names them.
-OPTIONS = (
-    "targets",
-    "branches",
-    "one_engine",
-    "workspace",
-    "optimisation_level",
-    "weight_streaming",
-    "refit",
-    "tf32",
-    "timing_cache",
-    "verbose_log",
-)
 
 
 def build_options(command: Any) -> Any:
@@ -96,20 +86,20 @@ def build(path: Path, config: BuildConfig, *, stage: Stage) -> tuple[Report, ...
     return build_bundle(Bundle.open(path), config, stage=stage)
 
 
-def say_reports(path: Path, config: BuildConfig, reports: tuple[Report, ...], *, as_json: bool,
-                quiet: bool) -> None:  # fmt: skip
-    """Print what was built: a table for people on standard error, or JSON."""
-    if as_json:
-        done = {
-            "bundle": str(path),
-            "engine": config.engine,
-            "engines": msgspec.to_builtins(reports),
-        }
-        click.echo(json.dumps(done))
-        return
-    for line in table_from_reports(config, reports):
-        say(line, quiet=quiet)
-    click.echo(str(path))
+def check_machine(config: BuildConfig) -> None:
+    """Find out whether this machine can do the build: library, targets, device.
+
+    Raises:
+        MissingDependency: the library is not installed.
+        InvalidInput: it does not build for a target, or none was named and there is no device.
+        EngineError: TensorRT has no device to build on.
+    """
+    resolve_targets(load_library(config.engine), config)
+
+
+def json_from_reports(config: BuildConfig, reports: tuple[Report, ...]) -> dict[str, Any]:
+    """What was built, for a script."""
+    return {"engine": config.engine, "engines": msgspec.to_builtins(reports)}
 
 
 def table_from_reports(config: BuildConfig, reports: tuple[Report, ...]) -> list[str]:

@@ -18,8 +18,10 @@ from sld_edge.errors import EngineError, InvalidInput, MissingDependency
 from sld_edge.export.build_command import (
     build,
     build_options,
+    check_machine,
     config_from_options,
-    say_reports,
+    json_from_reports,
+    table_from_reports,
 )
 from sld_edge.manifest import Policy, Shape
 from sld_edge.shell import OneLineCommand, say
@@ -95,24 +97,42 @@ def main(
         return
     if checkpoint is None or out is None:
         raise InvalidInput("name a checkpoint and a folder to write", hint="see sld-export --help")
-    engines = config_from_options(options, ()) if options["engine"] else None
-    _export(checkpoint, out, options, as_json=as_json and engines is None, quiet=quiet)
+    engines = config_from_options(options, _shapes(options)) if options["engine"] else None
     if engines is not None:
-        _build(out, options, as_json=as_json, quiet=quiet)
+        check_machine(engines)  # before the minutes that an export takes
+    report = _export(checkpoint, out, options, quiet=quiet or as_json)
+    if engines is not None:
+        _build(out, options, as_json=as_json, quiet=quiet, report=report)
+    elif as_json:
+        click.echo(json.dumps(report))
+    else:
+        click.echo(str(out))
 
 
-def _build(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+def _build(
+    path: Path,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+    report: dict[str, Any] | None = None,
+) -> None:
     config = config_from_options(options, _shapes(options))
-    stages = Stages(quiet=quiet or as_json)
-    reports = build(path, config, stage=stages)
-    say_reports(path, config, reports, as_json=as_json, quiet=quiet)
-    if all(report.status == "onnxruntime" for report in reports):
+    reports = build(path, config, stage=Stages(quiet=quiet or as_json))
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"bundle": str(path), **(report or {}), **json_from_reports(config, reports)}
+            )
+        )
+    else:
+        say("\n".join(table_from_reports(config, reports)), quiet=quiet)
+        click.echo(str(path))
+    if all(one.status == "onnxruntime" for one in reports):
         raise EngineError(f"{config.engine} could build none of the bundle's graphs")
 
 
-def _export(
-    checkpoint: Path, out: Path, options: dict[str, Any], *, as_json: bool, quiet: bool
-) -> None:
+def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     try:
         from sld_edge.export.config import DEFAULT_CONCEPT, ExportConfig
         from sld_edge.export.export_bundle import export_bundle
@@ -141,22 +161,18 @@ def _export(
         safety_head=not options["without_safety_head"],
         force=options["force"],
     )
-    stages = Stages(quiet=quiet or as_json)
+    stages = Stages(quiet=quiet)
     bundle = export_bundle(config, stage=stages)
     size = sum(file.size for file in bundle.manifest.files.values())
-    if as_json:
-        report = {
-            "bundle": str(out),
-            "digest": bundle.digest,
-            "bytes": size,
-            "seconds": stages.seconds,
-        }
-        click.echo(json.dumps(report))
-        return
     _say_checks(bundle, quiet=quiet)
     say(f"digest {bundle.digest}", quiet=quiet)
     say(f"{size / 1e6:.1f} MB in {sum(stages.seconds.values()):.1f} s", quiet=quiet)
-    click.echo(str(out))
+    return {
+        "bundle": str(out),
+        "digest": bundle.digest,
+        "bytes": size,
+        "seconds": stages.seconds,
+    }
 
 
 def _verify(path: Path, *, as_json: bool, quiet: bool) -> None:
