@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sld_edge.bench.tinyworld.captions import CONCEPT_TEXT, PREFIX
 
 from .text import token_ids
+from .train import BETAS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +45,9 @@ SETTINGS = {
 
 
 def new_scheduler() -> PNDMScheduler:
-    """As Stable Diffusion 1.5 ships it."""
+    """As Stable Diffusion 1.5 ships it, but for the betas the UNet was trained with."""
     return PNDMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
+        **BETAS,
         num_train_timesteps=1000,
         skip_prk_steps=True,
         steps_offset=1,

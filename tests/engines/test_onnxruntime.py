@@ -1,0 +1,165 @@
+"""The ONNX Runtime engine: what it chooses, what it refuses, and that bound arrays are read and filled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sld_edge.bundle import Bundle
+from sld_edge.engines.base import EngineOptions
+from sld_edge.engines.load import load
+from sld_edge.engines.onnxruntime import providers
+from sld_edge.errors import EngineError, InvalidInput
+
+CPU = EngineOptions(provider="cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle)
+
+
+def advance_arrays(batch: int, rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    shape = (batch, 4, 8, 8)
+
+    def draw(*size: int) -> Any:
+        return rng.standard_normal(size, dtype=np.float32)
+
+    inputs = {
+        "noise_pred": draw(3, *shape),
+        "state": draw(rows, *shape),
+        "momentum": draw(*shape),
+        "noise": draw(*shape),
+        "matrix": draw(rows, rows + 2),
+        "settings": np.array([7.5, 1000, 0.01, 0.3, 0.4, 1], np.float32),
+    }
+    outputs = {
+        "next_state": np.empty((rows, *shape), np.float32),
+        "next_momentum": np.empty(shape, np.float32),
+    }
+    return inputs, outputs
+
+
+def test_bound_arrays_are_read_and_filled_at_every_call(bundle: Bundle) -> None:
+    inputs, outputs = advance_arrays(2, 3)
+    with load(bundle, bundle.graph("advance"), CPU) as engine:
+        call = engine.bind(inputs, outputs)
+        call()
+        first = {name: array.copy() for name, array in outputs.items()}
+        for name, array in engine.run(inputs).items():
+            np.testing.assert_array_equal(first[name], array)
+        inputs["state"] *= 2
+        call()
+        assert not np.array_equal(first["next_state"], outputs["next_state"])
+        np.testing.assert_array_equal(outputs["next_state"], engine.run(inputs)["next_state"])
+
+
+def test_an_engine_that_is_not_acquired_says_so(bundle: Bundle) -> None:
+    engine = load(bundle, bundle.graph("advance"), CPU)
+    with pytest.raises(EngineError, match="not loaded"):
+        engine.run(advance_arrays(1, 1)[0])
+
+
+@pytest.mark.parametrize("broken", ["dtype", "shape", "missing", "extra", "strided"])
+def test_arrays_that_do_not_fit_are_named(bundle: Bundle, broken: str) -> None:
+    inputs, outputs = advance_arrays(2, 2)
+    if broken == "dtype":
+        inputs["noise"] = inputs["noise"].astype(np.float64)
+    elif broken == "shape":
+        inputs["noise"] = inputs["noise"][:1]
+    elif broken == "missing":
+        del inputs["noise"]
+    elif broken == "extra":
+        inputs["noises"] = inputs["noise"]
+    else:
+        inputs["noise"] = np.asfortranarray(inputs["noise"])
+    with (
+        load(bundle, bundle.graph("advance"), CPU) as engine,
+        pytest.raises(InvalidInput, match="noise"),
+    ):
+        engine.bind(inputs, outputs)
+
+
+def test_it_states_library_provider_precision_and_threads(bundle: Bundle) -> None:
+    with load(bundle, bundle.graph("unet", height=64, width=64), CPU) as engine:
+        assert "CPUExecutionProvider, fp32" in engine.description
+        assert "threads" in engine.description
+
+
+def test_a_lower_precision_that_the_processor_lacks_is_stated(bundle: Bundle) -> None:
+    options = EngineOptions(provider="cpu", compute_precision="bf16")
+    with load(bundle, bundle.graph("unet", height=64, width=64), options) as engine:
+        assert "bf16 was allowed" in engine.description
+
+
+def test_the_safety_head_and_the_equations_never_compute_lower(bundle: Bundle) -> None:
+    options = EngineOptions(provider="cpu", compute_precision="bf16")
+    for graph in (bundle.graph("advance"), bundle.graph("safety", height=64, width=64)):
+        with load(bundle, graph, options) as engine:
+            assert "bf16" not in engine.description
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"provider": "gpu"}, "provider"),
+        ({"backend": "tflite"}, "engine"),
+        ({"compute_precision": "int4"}, "precision"),
+        ({"threads": -1}, "threads"),
+        ({"threads": 1.5}, "threads"),
+    ],
+)
+def test_unknown_choices_are_refused(bundle: Bundle, options: dict[str, Any], match: str) -> None:
+    graph = bundle.graph("unet", height=64, width=64)
+    with (
+        pytest.raises(InvalidInput, match=match),
+        load(bundle, graph, EngineOptions(**options)),
+    ):
+        pass
+
+
+def test_a_provider_that_is_not_here_names_what_to_install(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "_built_in", lambda: ("CPUExecutionProvider",))
+    graph = bundle.graph("unet", height=64, width=64)
+    with (
+        pytest.raises(InvalidInput, match=r"sld-edge\[gpu\]"),
+        load(bundle, graph, EngineOptions(provider="cuda")),
+    ):
+        pass
+
+
+def test_a_provider_that_does_not_load_is_reported_and_the_next_serves(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not dropped with a warning that nobody sees: the description says that CUDA was refused."""
+    here = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setattr(providers, "_built_in", lambda: here)
+    monkeypatch.setattr(providers, "_openvino_devices", tuple)
+    graph = bundle.graph("unet", height=64, width=64)
+    engine = load(bundle, graph, EngineOptions())
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        engine.__enter__()
+    with engine:
+        assert "CPUExecutionProvider" in engine.description
+        assert "CUDAExecutionProvider refused" in engine.description
+
+
+def test_a_graph_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, bundle: Bundle) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    file = copy / bundle.graph("advance").file
+    file.write_bytes(file.read_bytes()[:100])
+    opened = Bundle.open(copy)
+    with (
+        pytest.raises(EngineError, match="no execution provider could load advance"),
+        load(opened, opened.graph("advance"), CPU),
+    ):
+        pass

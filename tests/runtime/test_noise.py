@@ -1,0 +1,68 @@
+"""The same numbers as torch's generators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sld_edge import Generator
+from sld_edge.errors import InvalidInput
+from sld_edge.runtime.noise import randn_for
+
+
+def theirs(seed: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator).numpy() for shape in shapes]
+
+
+@given(
+    seed=st.integers(-(2**63), 2**64 - 1),
+    counts=st.lists(st.integers(1, 300), min_size=1, max_size=5),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_sequence_of_draws_equals_torch(seed: int, counts: list[int]) -> None:
+    generator = Generator(seed)
+    for count, want in zip(counts, theirs(seed, *((c,) for c in counts)), strict=True):
+        np.testing.assert_allclose(generator.randn((count,)), want, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 64, 64), (3, 4, 96, 64), (2, 4, 8, 8), (1, 4, 1, 1)])
+def test_latents_equal_torch(shape: tuple[int, ...]) -> None:
+    (want,) = theirs(1234567, shape)
+    np.testing.assert_allclose(Generator(1234567).randn(shape), want, atol=1e-6, rtol=0)
+
+
+def test_a_list_of_generators_draws_each_image_on_its_own() -> None:
+    got = randn_for((2, 4, 8, 8), [Generator(5), Generator(6)])
+    want = np.concatenate([theirs(seed, (1, 4, 8, 8))[0] for seed in (5, 6)])
+    np.testing.assert_allclose(got, want, atol=1e-6, rtol=0)
+
+
+def test_a_torch_generator_is_taken_as_it_is() -> None:
+    (want,) = theirs(9, (1, 4, 8, 8))
+    got = randn_for((1, 4, 8, 8), torch.Generator().manual_seed(9))
+    np.testing.assert_array_equal(got, want)
+
+
+def test_the_cuda_stream_gives_the_widely_known_numbers() -> None:
+    """What ``torch.randn(4, device="cuda")`` prints after ``manual_seed(0)``."""
+    got = Generator(0, "cuda").randn((4,))
+    np.testing.assert_allclose(got, [-0.9247, -0.4253, -2.6438, 0.1452], atol=5e-5)
+
+
+def test_the_cuda_stream_is_gaussian_and_moves_on() -> None:
+    generator = Generator(3, "cuda")
+    first, second = generator.randn((100_000,)), generator.randn((100_000,))
+    for draw in (first, second):
+        assert abs(draw.mean()) < 0.02
+        assert abs(draw.std() - 1) < 0.02
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, "7", True])
+def test_what_is_no_seed_is_refused(seed: object) -> None:
+    with pytest.raises(InvalidInput, match="seed"):
+        Generator(seed)  # type: ignore[arg-type]
