@@ -59,11 +59,10 @@ def candidates(options: EngineOptions, *, threads: int) -> Iterator[Provider]:
             wanted == "auto" and short_name in _ONLY_ON_REQUEST
         ):
             continue
-        devices: tuple[Any, ...] = ()
-        if name not in present:
-            devices = _openvino_devices() if short_name == "openvino" else ()
-            if not devices:
-                continue
+        # Asked first: once its plug-in is registered, ONNX Runtime lists the provider as if it were built in.
+        devices = _openvino_devices() if short_name == "openvino" else ()
+        if not devices and name not in present:
+            continue
         found = True
         yield _provider(short_name, name, devices, options, threads)
     if not found:

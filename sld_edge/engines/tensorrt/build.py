@@ -10,7 +10,6 @@ from sld_edge.bundle import write_atomically
 from sld_edge.engines.tensorrt.config import BuildConfig
 from sld_edge.engines.tensorrt.inspect import (
     Summary,
-    check_precision,
     declared_products,
     layers_from_log,
     summary_from_layers,
@@ -90,13 +89,13 @@ def _build(
         _add_profile(builder, config, shapes, log)
     _read_timings(config, timing_cache)
     declared = declared_products(network)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
+    serialised = builder.build_serialized_network(network, config)
+    if serialised is None:
         raise EngineError(log.reason)
     _write_timings(config, timing_cache)
     layers = layers_from_log(log.layers)
-    check_precision(declared, layers)
-    return Built(engine=engine, summary=summary_from_layers(declared, layers, log, engine.nbytes))
+    summary = summary_from_layers(declared, layers, log, serialised.nbytes)
+    return Built(engine=serialised, summary=summary)
 
 
 def _strongly_typed(trt: Any) -> int:
@@ -125,7 +124,11 @@ def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
     """Name the compute capabilities; only TensorRT-RTX has the calls, and only it is given targets."""
     if not targets:
         return
-    if not hasattr(config, "num_compute_capabilities"):
+    if not (
+        hasattr(trt, "ComputeCapability")
+        and hasattr(config, "num_compute_capabilities")
+        and hasattr(config, "set_compute_capability")
+    ):
         raise EngineError("this library builds for the present device only", hint="name no target")
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
@@ -143,11 +146,11 @@ def _add_profile(builder: Any, config: Any, shapes: Profile, log: BuildLog) -> N
 def _parser_says(parser: Any, log: BuildLog) -> str:
     """The parser's first complaint: which node, and why."""
     for index in range(parser.num_errors):
-        error = parser.get_error(index)
+        complaint = parser.get_error(index)
         said = BuildLog()
-        said.take(error.desc(), is_error=True)
+        said.take(complaint.desc(), is_error=True)
         if said.errors:
-            return f"{error.node_operator()} {error.node_name()}: {said.reason}"
+            return f"{complaint.node_operator()} {complaint.node_name()}: {said.reason}"
     return log.reason
 
 
@@ -168,11 +171,11 @@ def _read_timings(config: Any, file: Path) -> None:
 def _write_timings(config: Any, file: Path) -> None:
     if file == Path():
         return
-    cache = config.get_timing_cache()
-    if cache is None:
+    timings = config.get_timing_cache()
+    if timings is None:
         return
     try:
-        write_atomically(file, bytes(cache.serialize()))
+        write_atomically(file, bytes(timings.serialize()))
     except OSError as error:
         raise EngineError(
             f"the timing cache cannot be written ({error.strerror})", value=str(file)

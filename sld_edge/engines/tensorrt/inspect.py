@@ -61,7 +61,7 @@ class Layer:
 
     name: str
     kind: str
-    #: Element types of its inputs and constants, and of its outputs.
+    #: Element types of its inputs (of its constants where it has none), and of its outputs.
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     #: Names of the ONNX nodes it was made from.
@@ -95,12 +95,13 @@ def declared_products(network: Any) -> dict[str, Product]:
     """Name → kind and precision of every convolution and matrix product of a strongly typed network."""
     products = {}
     for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        kind = _PRODUCTS.get(layer.type.name)
+        network_layer = network.get_layer(index)
+        kind = _PRODUCTS.get(network_layer.type.name)
         if kind is None:
             continue
-        tensor = layer.get_input(0)
-        products[layer.name] = Product(kind=kind, precision=precision_of(tensor.dtype.name))
+        network_tensor = network_layer.get_input(0)
+        precision = precision_of(network_tensor.dtype.name)
+        products[network_layer.name] = Product(kind=kind, precision=precision)
     return products
 
 
@@ -128,7 +129,7 @@ def layers_from_log(lines: Sequence[str]) -> tuple[Layer, ...]:
             Layer(
                 name=head["name"],
                 kind=head["kind"],
-                inputs=_types([*sections.get("Inputs", []), *sections.get("Constants", [])]),
+                inputs=_types(sections.get("Inputs") or sections.get("Constants", [])),
                 outputs=_types(sections.get("Outputs", [])),
                 nodes=tuple(_ONNX_NAME.findall(head["rest"])),
             )
@@ -171,7 +172,7 @@ def layers_from_json(text: str) -> tuple[Layer, ...]:
             Layer(
                 name=str(layer.get("Name", "")),
                 kind=str(layer.get("LayerType", "")),
-                inputs=_types(tensors["Inputs"] + tensors["Constants"]),
+                inputs=_types(tensors["Inputs"] or tensors["Constants"]),
                 outputs=_types(tensors["Outputs"]),
                 nodes=tuple(_ONNX_NAME.findall(str(layer.get("Metadata", "")))),
             )

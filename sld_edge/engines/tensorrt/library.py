@@ -35,9 +35,9 @@ class Library:
     @property
     def targets(self) -> tuple[str, ...]:
         """Compute capabilities that can be named (``"sm89"``); none where engines fit their own device only."""
-        if not self.is_rtx:
-            return ()
         trt = self.trt
+        if not hasattr(trt, "ComputeCapability"):
+            return ()
         return tuple(
             name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")
         )
