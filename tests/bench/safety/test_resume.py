@@ -204,3 +204,16 @@ def test_notes_go_to_the_picture_they_are_about(tmp_path: Path) -> None:
         noted = [r.prompt for r in store.records.values() if r.notes]
         assert noted == [1, 3]
         assert np.all([r.correct for r in store.records.values() if not r.unsafe])
+
+
+def test_a_forbidden_setting_is_named_before_anything_runs(tmp_path: Path) -> None:
+    class Strict(FakePipe):
+        def check(self, prompt: object, **arguments: object) -> None:
+            if arguments["safety"] == "off":
+                raise PolicyError("this bundle's policy does not allow safety to be turned off")
+
+    job = made_job(settings="medium,negative")
+    pipe = Strict(job.prompts)
+    with pytest.raises(PolicyError, match="setting negative: this bundle's policy"):
+        check_job(job, pipe, [TinyworldScorer()])
+    assert pipe.calls == 0
