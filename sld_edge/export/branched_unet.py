@@ -31,7 +31,10 @@ class BranchedUNet(nn.Module):
         run = _Run(context, branches, batch)
         dtype = unet.conv_in.weight.dtype
         sample = (latents * input_scale).to(dtype)
-        emb = unet.time_embedding(unet.time_proj(timestep)).to(dtype)
+        emb = unet.time_embedding(unet.time_proj(timestep))
+        if unet.time_embed_act is not None:
+            emb = unet.time_embed_act(emb)
+        emb = emb.to(dtype)
         sample = unet.conv_in(sample)
         skips = [(sample, run.wide)]
         for block in unet.down_blocks:

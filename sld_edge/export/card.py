@@ -81,8 +81,8 @@ def _head(head: bool) -> str:
             "withheld: the caller gets a black one and the verdict."
         )
     return (
-        "**This bundle has no safety checker**: the checkpoint brought none, and it was exported with\n"
-        "`--without-safety-head`. No picture is ever withheld."
+        "**This bundle has no safety checker**: it was exported with `--without-safety-head`.\n"
+        "No picture is ever withheld."
     )
 
 

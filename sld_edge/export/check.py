@@ -69,6 +69,12 @@ def check_outputs(
         if actual.dtype == np.bool_:
             continue  # verdicts follow from the scores, which are compared
         _refuse_degenerate(kind, name, actual, expected, precision)
+        if not np.isfinite(expected.astype(np.float64)).all():
+            # A comparison with NaN finds no error, however wrong the graph is.
+            raise ExportError(
+                f"{reference} gives values that are not finite in {name} of {kind}",
+                hint="the checkpoint itself is broken",
+            )
         worst = max(worst, _distance(tolerance.metric, actual, expected))
     if worst > tolerance.limit:
         raise ExportError(

@@ -34,6 +34,8 @@ _FOLLOWED = {
     "conv_out_kernel", "in_channels", "out_channels", "time_embedding_dim", "time_embedding_act_fn",
     "mid_block_only_cross_attention", "resnet_skip_time_act",
 }  # fmt: skip
+#: Parts that other pipelines have, and that would be left out without a word.
+_UNKNOWN_PARTS = ("text_encoder_2", "tokenizer_2", "image_encoder", "prior", "controlnet")
 _DOWN = {"CrossAttnDownBlock2D", "DownBlock2D"}
 _UP = {"CrossAttnUpBlock2D", "UpBlock2D"}
 
@@ -60,7 +62,7 @@ class Checkpoint:
     @property
     def latent_channels(self) -> int:
         """Channels of the latents."""
-        return int(self.unet_config["in_channels"])
+        return int(self.unet_config.get("in_channels", 4))
 
     @property
     def sample_size(self) -> int:
@@ -71,7 +73,7 @@ class Checkpoint:
     @property
     def vae_scale_factor(self) -> int:
         """Pixels for one latent element, on a side."""
-        return int(2 ** (len(self.vae_config["block_out_channels"]) - 1))
+        return int(2 ** (len(self.vae_config.get("block_out_channels", (64,))) - 1))
 
     def load_unet(self) -> Any:
         """diffusers' ``UNet2DConditionModel``."""
@@ -109,14 +111,31 @@ class Checkpoint:
 
         extra = {"low_cpu_mem_usage": False} if component in _WEIGHT_STEMS else {}
         with quietly(component):
-            return load(
+            network, found = load(
                 self.path / component,
                 variant=self.variants[component],
                 local_files_only=True,
                 use_safetensors=True,
+                output_loading_info=True,
                 **{"torch_dtype" if component in _WEIGHT_STEMS else "dtype": torch.float32},
                 **extra,
             )
+        # Both libraries fill a missing weight with random numbers and go on.
+        missing = sorted(found["missing_keys"])
+        if missing:
+            raise InvalidInput(
+                f"the checkpoint's {component} lacks {len(missing)} weights, the first is",
+                value=missing[0],
+                hint="the file is incomplete; restore it",
+            )
+        for name, weight in network.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise InvalidInput(
+                    f"the checkpoint's {component} has a weight that is not finite",
+                    value=name,
+                    hint="the checkpoint itself is broken",
+                )
+        return network
 
 
 def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
@@ -126,23 +145,43 @@ def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
         InvalidInput: there is no checkpoint at ``path``, or a file of it is missing or damaged.
         UnsupportedCheckpoint: it is one that cannot be exported faithfully.
     """
-    index = _json(path / "model_index.json", missing=f"no diffusers checkpoint here: {path}")
+    if path.is_file():
+        raise InvalidInput(
+            "the checkpoint is one file, not a folder in diffusers layout",
+            value=str(path),
+            hint="convert it with diffusers' from_single_file(…).save_pretrained(folder)",
+        )
+    index = _json(path / "model_index.json", missing="no diffusers checkpoint here")
     class_name = str(index.get("_class_name"))
     if class_name not in _PIPELINES:
         raise UnsupportedCheckpoint(
             "the checkpoint's pipeline is not Stable Diffusion 1.x or 2.x", value=class_name
         )
     for component, classes in _CLASSES.items():
-        found = (index.get(component) or [None, None])[1]
+        found = _class_of(index, component)
         if found not in classes:
             raise UnsupportedCheckpoint(
                 f"the checkpoint's {component} is of an unknown kind", value=found
             )
-    if need_safety_head and (index.get("safety_checker") or [None, None])[1] is None:
-        raise UnsupportedCheckpoint(
-            "the checkpoint has no safety_checker, so no picture could be withheld",
-            hint="add one, or pass --without-safety-head to go on without",
-        )
+    for component in _UNKNOWN_PARTS:
+        if _class_of(index, component) is not None:
+            raise UnsupportedCheckpoint(
+                f"the checkpoint has a {component}, which is not supported",
+                value=_class_of(index, component),
+            )
+    if need_safety_head:
+        checker = _class_of(index, "safety_checker")
+        if checker is None:
+            raise UnsupportedCheckpoint(
+                "the checkpoint has no safety_checker, so no picture could be withheld",
+                hint="add one, or pass --without-safety-head to go on without",
+            )
+        if checker != "StableDiffusionSafetyChecker":
+            raise UnsupportedCheckpoint(
+                "the checkpoint's safety_checker is of an unknown kind",
+                value=checker,
+                hint="pass --without-safety-head to go on without",
+            )
     configs = {name: _json(path / name / "config.json") for name in ("unet", "vae", "text_encoder")}
     _check_unet(configs["unet"])
     _check_text(configs["text_encoder"])
@@ -176,6 +215,12 @@ def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
         },
         variants={name: variant for name, (_, variant) in files.items()},
     )
+
+
+def _class_of(index: Mapping[str, Any], component: str) -> object:
+    """Class that ``model_index.json`` names for a component; None where it has none."""
+    entry = index.get(component)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
 
 
 def _check_unet(config: Mapping[str, Any]) -> None:
@@ -243,9 +288,13 @@ def _weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
         infix = f".{variant}" if variant else ""
         files = [folder / f"{stem}{infix}.safetensors"]
         shards = folder / f"{stem}.safetensors.index{infix}.json"
-        if not files[0].is_file() and shards.is_file():
-            files = sorted({folder / name for name in _json(shards)["weight_map"].values()})
-        if files[0].is_file():
+        sharded = not files[0].is_file() and shards.is_file()
+        if sharded:
+            named = _json(shards).get("weight_map")
+            if not isinstance(named, dict) or not named:
+                raise InvalidInput("an index of weight files names none", value=str(shards))
+            files = sorted({folder / Path(str(name)).name for name in named.values()})
+        if sharded or files[0].is_file():
             for file in files:
                 _check_safetensors(file)
             return files, variant
@@ -315,9 +364,11 @@ def quietly(component: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (  # what the libraries raise for a configuration they do not expect
+        OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    ) as error:  # fmt: skip
         raise InvalidInput(
-            f"the checkpoint's {component} cannot be loaded ({str(error)[:300]})"
+            f"the checkpoint's {component} cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
         ) from None
     finally:
         diffusers.utils.logging.set_verbosity(levels[0])

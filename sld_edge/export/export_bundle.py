@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def export_bundle(config: ExportConfig, *, stage: Stage = lambda _: nullcontext(
     try:
         _write(folder, config, checkpoint, shapes, stage)
         folder.chmod(0o755)
+        _check_target(out, config)  # an export takes minutes: someone may have written there
         _move_into_place(folder, out)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -187,7 +189,7 @@ def _check_target(out: Path, config: ExportConfig) -> None:
         raise InvalidInput(
             "the bundle's folder exists already", value=str(out), hint="use --force or another one"
         )
-    if not (out.is_dir() and ((out / MANIFEST_NAME).is_file() or not any(out.iterdir()))):
+    if not (out.is_dir() and (_is_bundle(out) or not any(out.iterdir()))):
         raise InvalidInput(
             "--force replaces bundles only, and this is none",
             value=str(out),
@@ -195,17 +197,27 @@ def _check_target(out: Path, config: ExportConfig) -> None:
         )
 
 
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder's manifest is a bundle's, of any version: other projects have a manifest.json too."""
+    try:
+        head = json.loads((folder / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(head, dict) and head.get("format") == FORMAT
+
+
 def _move_into_place(folder: Path, out: Path) -> None:
     if not out.exists():
         folder.rename(out)
         return
     old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+    kept = old / "bundle"
     try:
-        out.rename(old / "bundle")
-        try:
-            folder.rename(out)
-        except BaseException:
-            (old / "bundle").rename(out)
-            raise
+        out.rename(kept)
+        folder.rename(out)
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        # An interrupt may come between any two lines; the old bundle goes only when the new one is there.
+        if not out.exists() and kept.exists():
+            kept.rename(out)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)

@@ -13,6 +13,10 @@ from sld_edge.errors import UnsupportedCheckpoint
 from sld_edge.export.branched_unet import cross_attention_modules
 from sld_edge.export.pil_resize import resize_matrix, short_edge_size
 
+#: What CLIP's image processor takes where the checkpoint says nothing.
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 class TextContext(nn.Module):
     """``text`` graph: ids ``[N, T]`` → keys and values of every cross-attention layer of the UNet."""
@@ -69,6 +73,7 @@ class SafetyHead(nn.Module):
     the verdict is that of ``StableDiffusionSafetyChecker.forward``, rounding and special care included.
     """
 
+    before: Tensor
     matrix_x: Tensor
     matrix_y: Tensor
     mean: Tensor
@@ -84,6 +89,8 @@ class SafetyHead(nn.Module):
             self.register_buffer(
                 f"{name}_weights", getattr(checker, f"{name}_weights").detach().float()
             )
+        count = checker.special_care_embeds.shape[0]
+        self.register_buffer("before", torch.ones(count, count).triu(1))
         rows, columns = _resize_matrices(processor, height, width)
         self.register_buffer("matrix_y", rows)
         self.register_buffer("matrix_x", columns)
@@ -100,8 +107,11 @@ class SafetyHead(nn.Module):
         pixels = (pixels / 255.0 - self.mean) / self.std
         pooled = self.vision_model(pixels.to(self.visual_projection.weight.dtype))[1]
         embeds = F.normalize(self.visual_projection(pooled).float())
-        special = _rounded(embeds @ self.special_care_embeds - self.special_care_embeds_weights)
-        care = (special > 0).any(dim=1, keepdim=True).float() * 0.01
+        special = embeds @ self.special_care_embeds - self.special_care_embeds_weights
+        hits = (_rounded(special) > 0).float()
+        # Care begins with the first hit and counts for the special-care concepts after it already.
+        special = _rounded(special + 0.01 * (torch.matmul(hits, self.before) > 0).float())
+        care = 0.01 * (hits > 0).any(dim=1, keepdim=True).float()
         concepts = _rounded(embeds @ self.concept_embeds - self.concept_embeds_weights + care)
         return concepts, special, (concepts > 0).any(dim=1)
 
@@ -158,6 +168,6 @@ def _normalisation(processor: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     if not processor.get("do_normalize", True):
         return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     return (
-        torch.tensor(processor["image_mean"], dtype=torch.float32).reshape(3, 1, 1),
-        torch.tensor(processor["image_std"], dtype=torch.float32).reshape(3, 1, 1),
+        torch.tensor(processor.get("image_mean", _CLIP_MEAN)).float().reshape(3, 1, 1),
+        torch.tensor(processor.get("image_std", _CLIP_STD)).float().reshape(3, 1, 1),
     )
