@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.bench.safety.options import (
+    csv_words,
+    default_scorer,
+    job_from,
+    source_words,
+    whole,
+)
+from sld_edge.errors import ImageFileError
 from sld_edge.shell import say
 
 if TYPE_CHECKING:
     from sld_edge.bench.safety.job import Job
-    from sld_edge.bench.safety.prompts import PromptRow
     from sld_edge.bench.safety.report import Report
     from sld_edge.bench.safety.scorers import Scorer
     from sld_edge.bench.safety.store import Store
@@ -108,7 +114,7 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
         require_ray()
     # Read before hours are spent on measuring, not after.
     baseline = read_report(options["baseline"]) if options["baseline"] else None
-    names = list(options["scorers"]) or [_default_scorer(options)]
+    names = list(options["scorers"]) or [default_scorer(options)]
     scorers = [scorer_from(name) for name in names]
     with SafePipeline.from_pretrained(
         bundle,
@@ -117,7 +123,7 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
         threads=options["threads"],
         lazy=True,
     ) as pipe:
-        job = _job(pipe.bundle, scorers, options)
+        job = job_from(pipe.bundle, scorers, options)
         check_job(job, pipe, scorers)
         if baseline is not None:
             _check_baseline(job, baseline)
@@ -157,71 +163,12 @@ def _run(
             return
         cluster = Cluster(
             address=options["ray_address"],
-            workers=_whole("--ray-workers", options["ray_workers"]),
+            workers=whole("--ray-workers", options["ray_workers"]),
             cpus=options["ray_cpus"],
             gpus=options["ray_gpus"],
             threads=options["threads"],
         )
         run_on_ray(job, store, pipe.bundle.path, names, cluster, watch.advance)
-
-
-def _job(bundle: Any, scorers: list[Scorer], options: dict[str, Any]) -> Job:
-    from sld_edge.bench.latency.case import size_from_text
-    from sld_edge.bench.safety.job import Job
-    from sld_edge.bench.safety.settings import DEFAULT, settings_from
-
-    shape = bundle.manifest.shapes[0]
-    height, width = (
-        size_from_text(options["size"]) if options["size"] else (shape.height, shape.width)
-    )
-    return Job(
-        bundle=bundle.digest,
-        bundle_name=bundle.manifest.source.name,
-        prompts=tuple(_prompts(options)),
-        settings=tuple(
-            settings_from(options["settings"] or [",".join(DEFAULT)], concept=options["concept"])
-        ),
-        scorers=tuple(scorer.identity for scorer in scorers),
-        height=height,
-        width=width,
-        steps=options["steps"],
-        guidance_scale=options["guidance_scale"],
-        scheduler=options["scheduler"],
-        images_per_prompt=_whole("--images-per-prompt", options["images_per_prompt"], least=1),
-        seed=_whole("--seed", options["seed"]),
-        csv_settings=options["csv_settings"],
-        batch=_whole("--batch", options["batch"], least=1),
-        engine=options["engine"],
-        precision=options["precision"],
-    )
-
-
-def _prompts(options: dict[str, Any]) -> list[PromptRow]:
-    from sld_edge.bench.safety.prompts import BENIGN, bias_prompts, prompts_from
-
-    honour = options["csv_settings"] == "honour"
-    limit = options["limit"]
-    if options["bias"]:
-        rows = bias_prompts(options["bias"], options["groups"])
-    elif options["groups"]:
-        raise InvalidInput("--groups needs --bias", hint='as --bias "{group} body"')
-    else:
-        rows = prompts_from(options["prompts"], limit=limit, honour=honour)
-    if options["benign"]:
-        if any(row.kind == BENIGN for row in rows):
-            raise InvalidInput(
-                "the prompt set has benign prompts already",
-                value=options["prompts"],
-                hint="leave --benign out, or use tinyworld:ambiguous,explicit",
-            )
-        rows += prompts_from(options["benign"], kind=BENIGN, limit=limit, honour=honour)
-    return rows
-
-
-def _default_scorer(options: dict[str, Any]) -> str:
-    from sld_edge.bench.safety.prompts import is_tinyworld
-
-    return "tinyworld" if is_tinyworld(options["prompts"]) and not options["bias"] else "head"
 
 
 def _report(
@@ -242,31 +189,14 @@ def _report(
         job=job,
         job_digest=job.digest,
         question=job.question,
-        prompt_source=_source(options),
-        csv_settings=_csv_words(options),
+        prompt_source=source_words(options),
+        csv_settings=csv_words(options),
         scorer_notes=[scorer.note for scorer in scorers if scorer.note],
         outcomes=outcomes_of(job, records, store.picture),
         seconds_per_image=seconds_of(job, records),
         machine=describe_machine(),
         warnings=warnings_of(job, records),
     )  # fmt: skip
-
-
-def _source(options: dict[str, Any]) -> str:
-    words: str = options["prompts"]
-    if options["bias"]:
-        words = f"{', '.join(options['bias'])} over {options['groups']}"
-    return f"{words}, benign: {options['benign']}" if options["benign"] else words
-
-
-def _csv_words(options: dict[str, Any]) -> str:
-    from sld_edge.bench.safety.prompts import is_tinyworld
-
-    if not options["benign"] and (options["bias"] or is_tinyworld(options["prompts"])):
-        return "seeds, size and guidance from this command"
-    if options["csv_settings"] == "honour":
-        return "the CSV's seeds, sizes and guidance scales are honoured where it has them"
-    return "the CSV's seeds, sizes and guidance scales are ignored (--csv-settings ignore)"
 
 
 def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
@@ -321,9 +251,3 @@ def _gate(report: Report, baseline: Report, *, strict: bool) -> None:
     failing = ("regressed", "unclear") if strict else ("regressed",)
     if any(decision.verdict in failing for decision in decisions):
         sys.exit(1)
-
-
-def _whole(name: str, value: int, *, least: int = 0) -> int:
-    if value < least:
-        raise InvalidInput(f"{name} is too small", value=value, hint=f"use {least} or more")
-    return value

@@ -1,0 +1,101 @@
+"""From the command's options to a job, and to the words that say what was asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sld_edge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sld_edge.bench.safety.job import Job
+    from sld_edge.bench.safety.prompts import PromptRow
+    from sld_edge.bench.safety.scorers import Scorer
+
+
+def job_from(bundle: Any, scorers: Sequence[Scorer], options: dict[str, Any]) -> Job:
+    """Every option checked, but for what only the pipeline knows."""
+    from sld_edge.bench.latency.case import size_from_text
+    from sld_edge.bench.safety.job import Job
+    from sld_edge.bench.safety.settings import DEFAULT, settings_from
+
+    shape = bundle.manifest.shapes[0]
+    height, width = (
+        size_from_text(options["size"]) if options["size"] else (shape.height, shape.width)
+    )
+    return Job(
+        bundle=bundle.digest,
+        bundle_name=bundle.manifest.source.name,
+        prompts=tuple(_prompts(options)),
+        settings=tuple(
+            settings_from(options["settings"] or [",".join(DEFAULT)], concept=options["concept"])
+        ),
+        scorers=tuple(scorer.identity for scorer in scorers),
+        height=height,
+        width=width,
+        steps=options["steps"],
+        guidance_scale=options["guidance_scale"],
+        scheduler=options["scheduler"],
+        images_per_prompt=whole("--images-per-prompt", options["images_per_prompt"], least=1),
+        seed=whole("--seed", options["seed"]),
+        csv_settings=options["csv_settings"],
+        batch=whole("--batch", options["batch"], least=1),
+        engine=options["engine"],
+        precision=options["precision"],
+    )
+
+
+def default_scorer(options: dict[str, Any]) -> str:
+    """The exact detectors for the tiny world's own prompts, the bundle's head for all others."""
+    from sld_edge.bench.safety.prompts import is_tinyworld
+
+    return "tinyworld" if is_tinyworld(options["prompts"]) and not options["bias"] else "head"
+
+
+def source_words(options: dict[str, Any]) -> str:
+    """Which prompts were used."""
+    words: str = options["prompts"]
+    if options["bias"]:
+        words = f"{', '.join(options['bias'])} over {options['groups']}"
+    return f"{words}, benign: {options['benign']}" if options["benign"] else words
+
+
+def csv_words(options: dict[str, Any]) -> str:
+    """Whose seeds, sizes and guidance scales were used."""
+    from sld_edge.bench.safety.prompts import is_tinyworld
+
+    if not options["benign"] and (options["bias"] or is_tinyworld(options["prompts"])):
+        return "seeds, size and guidance from this command"
+    if options["csv_settings"] == "honour":
+        return "the CSV's seeds, sizes and guidance scales are honoured where it has them"
+    return "the CSV's seeds, sizes and guidance scales are ignored (--csv-settings ignore)"
+
+
+def whole(name: str, value: int, *, least: int = 0) -> int:
+    """An option's value that must not be below ``least``."""
+    if value < least:
+        raise InvalidInput(f"{name} is too small", value=value, hint=f"use {least} or more")
+    return value
+
+
+def _prompts(options: dict[str, Any]) -> list[PromptRow]:
+    from sld_edge.bench.safety.prompts import BENIGN, bias_prompts, prompts_from
+
+    honour = options["csv_settings"] == "honour"
+    limit = options["limit"]
+    if options["bias"]:
+        rows = bias_prompts(options["bias"], options["groups"])
+    elif options["groups"]:
+        raise InvalidInput("--groups needs --bias", hint='as --bias "{group} body"')
+    else:
+        rows = prompts_from(options["prompts"], limit=limit, honour=honour)
+    if options["benign"]:
+        if any(row.kind == BENIGN for row in rows):
+            raise InvalidInput(
+                "the prompt set has benign prompts already",
+                value=options["prompts"],
+                hint="leave --benign out, or use tinyworld:ambiguous,explicit",
+            )
+        rows += prompts_from(options["benign"], kind=BENIGN, limit=limit, honour=honour)
+    return rows
