@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,8 +91,16 @@ class Engine(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
-        """Bind C-contiguous arrays once; each call of the result reads the inputs and fills the outputs."""
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
+    ) -> Callable[[], None]:
+        """Bind C-contiguous arrays once; each call of the result reads the inputs and fills the outputs.
+
+        Args:
+            inputs: Arrays to read.
+            outputs: Arrays to fill.
+            constant: Names of inputs whose contents stay as they are now: they may be copied here once.
+        """
         ...
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:

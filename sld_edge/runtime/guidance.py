@@ -104,5 +104,7 @@ def choose_concept(xp: Any, uncond: Any, text: Any, concepts: Any) -> Any:
     dot = xp.sum(towards * away, axis=axes, keepdims=True)
     norm = xp.sum(away * away, axis=axes, keepdims=True)
     cosine = dot / xp.sqrt(norm + _TINY)
-    best = xp.astype(cosine >= xp.max(cosine, axis=0, keepdims=True), concepts.dtype)
+    # The largest is the one that no other exceeds: traced, `max` would bring control flow that TensorRT refuses.
+    exceeded = xp.astype(cosine[None, ...] > cosine[:, None, ...], concepts.dtype)
+    best = xp.astype(xp.sum(exceeded, axis=1) == 0, concepts.dtype)
     return xp.sum(best / xp.sum(best, axis=0, keepdims=True) * concepts, axis=0)

@@ -104,7 +104,8 @@ class HostLoop:
         outputs = {name: view.of(self._arrays[view.buffer]) for name, view in launch.outputs}
         key = (launch.graph, tuple(fixed), launch.outputs)
         if key not in self._bound:
-            self._bound[key] = engine.bind(inputs, outputs)
+            constant = [n for n, view in launch.inputs if self._roles[view.buffer] == "context"]
+            self._bound[key] = engine.bind(inputs, outputs, constant=constant)
         run = self._bound[key]
 
         def call() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -56,6 +56,35 @@ def test_bound_arrays_are_read_and_filled_at_every_call(bundle: Bundle) -> None:
         call()
         assert not np.array_equal(first["next_state"], outputs["next_state"])
         np.testing.assert_array_equal(outputs["next_state"], engine.run(inputs)["next_state"])
+
+
+@pytest.mark.parametrize(
+    "provider", [p.short_name for p in providers.candidates(EngineOptions(), threads=1)]
+)
+def test_changed_contents_are_seen_on_every_provider_present(bundle: Bundle, provider: str) -> None:
+    """A provider with memory of its own copies inputs when they are bound: later changes must not be lost."""
+    graph = bundle.graph("unet", height=64, width=64)
+    sizes = {"R": 3, "B": 1}
+    rng = np.random.default_rng(1)
+    inputs = {
+        tensor.name: rng.standard_normal(
+            [d if isinstance(d, int) else sizes[d] for d in tensor.shape], dtype=np.float32
+        )
+        for tensor in graph.inputs
+    }
+    out = np.empty((3, 1, 4, 8, 8), np.float32)
+    with (
+        load(bundle, graph, CPU) as reference,
+        load(bundle, graph, EngineOptions(provider=provider)) as engine,
+    ):
+        constant = [name for name in inputs if name[:2] in ("k_", "v_")]
+        call = engine.bind(inputs, {"noise_pred": out}, constant=constant)
+        for timestep in (900.0, 500.0, 20.0):
+            inputs["timestep"][:] = timestep
+            inputs["latents"][...] = rng.standard_normal(inputs["latents"].shape)
+            call()
+            want = reference.run(inputs)["noise_pred"]
+            assert np.abs(out - want).max() < 1e-3
 
 
 def test_an_engine_that_is_not_acquired_says_so(bundle: Bundle) -> None:
@@ -163,3 +192,21 @@ def test_a_graph_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, bundle
         load(opened, opened.graph("advance"), CPU),
     ):
         pass
+
+
+def test_a_registered_plug_in_is_used_through_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime lists a plug-in's provider as present after the first session, but not as a built-in one."""
+
+    class Device:
+        ep_metadata: ClassVar = {"OPTIMIZATION_CAPABILITIES": "FP32 BF16 INT8"}
+
+    device = Device()
+    here = ("OpenVINOExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setattr(providers, "_built_in", lambda: here)
+    monkeypatch.setattr(providers, "_openvino_devices", lambda: (device,))
+    options = EngineOptions(compute_precision="bf16")
+    first, second = providers.candidates(options, threads=2)
+    assert first.devices == (device,)
+    assert first.precision == "bf16"
+    assert "device_type" not in first.options
+    assert second.short_name == "cpu"

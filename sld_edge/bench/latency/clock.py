@@ -7,7 +7,7 @@ started, on whichever device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -114,9 +114,11 @@ class TimedEngine:
     ) -> None:
         self._engine.__exit__(kind, error, trace)
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
+    ) -> Callable[[], None]:
         """As the engine's, with every call timed."""
-        call = self._engine.bind(inputs, outputs)
+        call = self._engine.bind(inputs, outputs, constant=constant)
         name, append, clock = self._name, self._spans.append, time.perf_counter
 
         def timed() -> None:

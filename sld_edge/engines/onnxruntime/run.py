@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -67,8 +67,13 @@ class OnnxRuntimeEngine:
         self._session = None
         self._provider = None
 
-    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
-        """Bind arrays by address: no copy and no allocation when the returned function runs.
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
+    ) -> Callable[[], None]:
+        """Bind arrays by address; on the CPU provider nothing is copied when the returned function runs.
+
+        Any other provider has memory of its own, and ONNX Runtime copies an input to it when it is *bound*,
+        not when the graph runs: there the inputs that may have changed are bound again at every call.
 
         Raises:
             InvalidInput: an array does not fit the graph.
@@ -82,8 +87,16 @@ class OnnxRuntimeEngine:
                 )
         session = self._acquired()
         binding = session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+        def bind_inputs(names: Iterable[str]) -> None:
+            for name in names:
+                array = inputs[name]
+                binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+        bind_inputs(inputs)
+        changing = (
+            [] if self.provider == "cpu" else [name for name in inputs if name not in constant]
+        )
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         kept = (dict(inputs), dict(outputs))
@@ -91,6 +104,7 @@ class OnnxRuntimeEngine:
         def call() -> None:
             assert kept
             try:
+                bind_inputs(changing)
                 session.run_with_iobinding(binding)
             except Exception as error:
                 raise self._failed(error) from error
