@@ -65,8 +65,6 @@ def build_bundle(
         branches=settings.branches,
         one_engine=settings.one_engine,
     )
-    with stage("digests"):
-        bundle.verify(full=False)
     folder = bundle.cache_folder()
     if folder is None:
         raise EngineError(
@@ -75,6 +73,8 @@ def build_bundle(
         )
     reports = []
     with _log_file(settings.verbose_log) as log_file:
+        with stage("digests"):
+            bundle.verify(full=False)
         for spec in specs:
             with stage(spec.label):
                 key = engine_key(bundle, spec, settings, library, targets, device)

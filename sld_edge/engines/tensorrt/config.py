@@ -22,7 +22,8 @@ class BuildConfig:
         targets: Compute capabilities for TensorRT-RTX (``("sm86", "sm89")``); empty takes the device present.
         shapes: Sizes and batches; empty takes the bundle's own.
         branches: Numbers of branches to build ``unet`` for.
-        one_engine: One engine with several profiles for each graph, instead of one engine each.
+        one_engine: One engine with a static profile for each number of branches, which keeps the weights once;
+            otherwise one engine each.
         workspace_mib: Most scratch memory that a layer may use, in MiB; 0 leaves the library's own limit.
         optimisation_level: 0 (fastest build) to 5 (fastest engine).
         weight_streaming: Allow the engine to keep weights on the host and stream them.
@@ -39,7 +40,7 @@ class BuildConfig:
     targets: tuple[str, ...] = ()
     shapes: tuple[Shape, ...] = ()
     branches: tuple[int, ...] = (2, 3)
-    one_engine: bool = False
+    one_engine: bool = True
     workspace_mib: int = 0
     optimisation_level: int = DEFAULT_LEVEL
     weight_streaming: bool = False

@@ -54,7 +54,7 @@ class BuildLog:
         """The library's own words for a failure, in one short line."""
         if not self.errors:
             return "it gave no reason"
-        return min(self.errors, key=lambda text: (len(text) < 20, len(text)))[:300]
+        return self.errors[0][:300]
 
 
 def logger_from_log(trt: Any, log: BuildLog, file: TextIO | None = None) -> Any:

@@ -31,17 +31,18 @@ def specs_from_bundle(
     *,
     shapes: tuple[Shape, ...] = (),
     branches: tuple[int, ...] = (2, 3),
-    one_engine: bool = False,
+    one_engine: bool = True,
 ) -> tuple[EngineSpec, ...]:
     """Every engine that a bundle's graphs need.
 
-    Static shapes throughout: one engine for each pixel size and each number of branches. ``text`` is built for one
+    Static shapes throughout: a profile for each pixel size and each number of branches. ``text`` is built for one
     row, ``unet`` and ``advance`` for a size's planned batch, ``decode`` and ``safety`` for one picture.
 
     Args:
         shapes: Sizes and batches; the bundle's own when empty.
         branches: Numbers of branches R in use: 2 without the safety row, 3 with it, 2 + K with K concepts.
-        one_engine: Put a graph's profiles into one engine, which keeps the weights once, instead of one engine each.
+        one_engine: Put a graph's profiles into one engine. Each profile gets kernels of its own for its static shapes,
+            the weights are kept once (an SD 1.5 unet for R = 2 and 3: 1.73 GB instead of 3.41 GB).
 
     Raises:
         InvalidInput: a size the bundle lacks, or a number of branches below 2.
@@ -52,7 +53,7 @@ def specs_from_bundle(
         )
     specs: list[EngineSpec] = []
     for graph in bundle.manifest.graphs:
-        wanted = [(name, sizes) for name, sizes in _wanted(bundle, graph, shapes, branches)]
+        wanted = _wanted(bundle, graph, shapes, branches)
         profiles = [(name, profile_from_sizes(graph, sizes)) for name, sizes in wanted]
         if one_engine and len(profiles) > 1:
             profiles_of_all = tuple(profile for _, profile in profiles)
