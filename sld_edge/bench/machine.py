@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sld_edge import __version__
-from sld_edge.engines.onnxruntime.run import usable_cores
+from sld_edge.engines.base import usable_cores
 from sld_edge.errors import MissingDependency
 
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")

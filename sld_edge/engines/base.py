@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class EngineOptions:
     """How graphs should be run; the same for every graph of a pipeline.
 
     Args:
-        backend: ``"auto"`` or a backend's name (``"onnxruntime"``).
+        backend: ``"auto"`` or a backend's name (``"onnxruntime"``, ``"openvino"``).
         provider: ``"auto"`` or an execution provider: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"``,
             ``"tensorrt-rtx"``, ``"coreml"``, ``"dml"``; the others are then not tried.
         compute_precision: The lowest precision arithmetic may use inside a graph. ``"fp32"`` keeps an fp32
@@ -156,6 +157,13 @@ def check_arrays(given: Arrays, expected: tuple[Tensor, ...], what: str) -> dict
 def dtype_of(tensor: Tensor) -> type[np.generic]:
     """NumPy's type for a declared tensor."""
     return _DTYPES[tensor.dtype]
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...], sizes: dict[str, int]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
 from sld_edge.bundle import Bundle
@@ -9,7 +10,7 @@ from sld_edge.engines.base import Engine, EngineOptions, Recipe
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Graph, GraphKind
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "openvino")
 
 #: Graphs that may compute in a lower precision where the user allows it. The text encoder is run once a
 #: prompt, and neither the guidance equations nor the safety head are worth a changed verdict.
@@ -40,6 +41,26 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         options=options,
         cache=bundle.cache_folder(),
     )
+    if graph.kind not in _ON_HOST and _backend(options) == "openvino":
+        from sld_edge.engines.openvino.run import OpenVinoEngine
+
+        return OpenVinoEngine(recipe)
     from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(recipe)
+
+
+def _backend(options: EngineOptions) -> str:
+    """The backend named, or the one that gains most from what is allowed.
+
+    Without a graphics card ONNX Runtime's own CPU kernels know fp32 only; where less was allowed and OpenVINO
+    is installed, it is taken for what this processor may have: bf16 or fp16 arithmetic.
+    """
+    if options.backend != "auto":
+        return options.backend
+    if options.provider == "auto" and options.compute_precision != "fp32":
+        from sld_edge.engines.onnxruntime.providers import accelerated
+
+        if importlib.util.find_spec("openvino") is not None and not accelerated():
+            return "openvino"
+    return "onnxruntime"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,10 +59,14 @@ def test_bound_arrays_are_read_and_filled_at_every_call(bundle: Bundle) -> None:
         np.testing.assert_array_equal(outputs["next_state"], engine.run(inputs)["next_state"])
 
 
-@pytest.mark.parametrize(
-    "provider", [p.short_name for p in providers.candidates(EngineOptions(), threads=1)]
-)
-def test_changed_contents_are_seen_on_every_provider_present(bundle: Bundle, provider: str) -> None:
+HERE = [
+    *(f"onnxruntime:{p.short_name}" for p in providers.candidates(EngineOptions(), threads=1)),
+    *(["openvino"] if importlib.util.find_spec("openvino") else []),
+]
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_changed_contents_are_seen_on_every_engine_present(bundle: Bundle, name: str) -> None:
     """A provider with memory of its own copies inputs when they are bound: later changes must not be lost."""
     graph = bundle.graph("unet", height=64, width=64)
     sizes = {"R": 3, "B": 1}
@@ -75,7 +80,7 @@ def test_changed_contents_are_seen_on_every_provider_present(bundle: Bundle, pro
     out = np.empty((3, 1, 4, 8, 8), np.float32)
     with (
         load(bundle, graph, CPU) as reference,
-        load(bundle, graph, EngineOptions(provider=provider)) as engine,
+        load(bundle, graph, EngineOptions.parse(name)) as engine,
     ):
         constant = [name for name in inputs if name[:2] in ("k_", "v_")]
         call = engine.bind(inputs, {"noise_pred": out}, constant=constant)

@@ -24,6 +24,7 @@ PROVIDERS: dict[str, str] = {
     "dml": "DmlExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+_FOR_CARDS = ("tensorrt-rtx", "tensorrt", "cuda")
 #: Taken only when named: they may compute in a lower precision than the graph without a switch to forbid it.
 _ONLY_ON_REQUEST = ("coreml", "dml")
 
@@ -101,6 +102,13 @@ def _openvino_precision(devices: tuple[Any, ...], asked: str) -> str:
         return asked
     capabilities = str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
     return asked if asked.upper() in capabilities else "fp32"
+
+
+def accelerated() -> bool:
+    """Whether ONNX Runtime is installed with a provider for a graphics card."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False
+    return any(PROVIDERS[name] in _built_in() for name in _FOR_CARDS)
 
 
 def _built_in() -> tuple[str, ...]:

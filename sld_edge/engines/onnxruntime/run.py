@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Arrays, Recipe, check_arrays, dtype_of
+from sld_edge.engines.base import Arrays, Recipe, check_arrays, dtype_of, usable_cores
 from sld_edge.engines.onnxruntime.providers import Provider, candidates
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
@@ -177,10 +176,3 @@ class OnnxRuntimeEngine:
         if session.get_providers()[0] != provider.name:
             raise EngineError("it did not load on this machine")
         return session
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
