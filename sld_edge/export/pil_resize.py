@@ -1,4 +1,8 @@
-"""Pillow's bicubic resize of 8-bit pictures as two constant matrices, for a graph of one fixed size."""
+"""Pillow's bicubic resize of 8-bit pictures as two constant matrices, for a graph of one fixed size.
+
+Columns come first and each pass rounds to whole levels. Pillow 13 takes the rows first for some sizes (tall ones among
+them), which moves single values by one level.
+"""
 
 from __future__ import annotations
 
