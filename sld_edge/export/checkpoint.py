@@ -292,7 +292,7 @@ def _weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
         if sharded:
             named = _json(shards).get("weight_map")
             if not isinstance(named, dict) or not named:
-                raise InvalidInput("an index of weight files names none", value=str(shards))
+                raise InvalidInput("an index of weight files names none", value=_tail(shards))
             files = sorted({folder / Path(str(name)).name for name in named.values()})
         if sharded or files[0].is_file():
             for file in files:
@@ -303,7 +303,7 @@ def _weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
             f"the weights in {folder} are pickles (.bin), which can run code when loaded",
             hint="convert them to safetensors",
         )
-    raise InvalidInput("a weight file is missing", value=str(folder / f"{stem}.safetensors"))
+    raise InvalidInput("a weight file is missing", value=_tail(folder / f"{stem}.safetensors"))
 
 
 def _check_safetensors(file: Path) -> None:
@@ -314,8 +314,19 @@ def _check_safetensors(file: Path) -> None:
             weights.keys()
     except (SafetensorError, OSError) as error:
         raise InvalidInput(
-            f"a weight file is damaged or missing ({error})", value=str(file)
+            f"a weight file is damaged or missing ({_reason(error, file)})",
+            value=_tail(file),
+            hint="restore it",
         ) from None
+
+
+def _tail(file: Path) -> str:
+    """Component and file name: what tells one file from another must not be cut out of a long path."""
+    return "/".join(file.parts[-2:])
+
+
+def _reason(error: Exception, file: Path) -> str:
+    return str(error).replace(str(file), file.name)
 
 
 def _json(file: Path, *, missing: str = "") -> dict[str, Any]:
@@ -323,14 +334,15 @@ def _json(file: Path, *, missing: str = "") -> dict[str, Any]:
         data = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise InvalidInput(
-            missing or "a file of the checkpoint is missing", value=str(file)
+            missing or "a file of the checkpoint is missing",
+            value=str(file.parent) if missing else _tail(file),
         ) from None
     except OSError as error:
         raise InvalidInput(f"cannot read {file} ({error.strerror})") from None
     except ValueError:
-        raise InvalidInput("a file of the checkpoint is not JSON", value=str(file)) from None
+        raise InvalidInput("a file of the checkpoint is not JSON", value=_tail(file)) from None
     if not isinstance(data, dict):
-        raise InvalidInput("a file of the checkpoint is not a JSON object", value=str(file))
+        raise InvalidInput("a file of the checkpoint is not a JSON object", value=_tail(file))
     return data
 
 

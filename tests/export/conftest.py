@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sld_edge import shell
 from sld_edge.export import random_checkpoint
 from sld_edge.export.architectures import ARCHITECTURES
 from sld_edge.export.checkpoint import quietly
@@ -51,3 +54,85 @@ def _class_of(kind: str) -> Any:
         "vae": diffusers.AutoencoderKL,
         "safety_checker": StableDiffusionSafetyChecker,
     }[kind]
+
+
+@dataclass
+class Run:
+    """What a shell command left."""
+
+    status: int
+    out: str
+    err: str
+
+    def refuses(self, status: int, *words: str) -> None:
+        """One line on standard error with these words in it, nothing on standard output, that exit status."""
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        assert self.err.startswith("error: "), self.err
+        assert self.err.count("\n") == 1, self.err
+        for word in words:
+            assert word in self.err, self.err
+        assert self.status == status, self.err
+
+
+Shell = Callable[..., Run]
+
+
+@pytest.fixture
+def sld_export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """``sld_export("checkpoint", "out", "--force")`` as from a shell, without progress."""
+    from sld_edge.export.cli import main
+
+    monkeypatch.setattr(shell, "quiet_logging", lambda: None)  # it would outlive the test
+
+    def run(*arguments: object) -> Run:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main.main([os.fspath(one) if isinstance(one, Path) else str(one) for one in arguments])
+        out, err = capsys.readouterr()
+        code = left.value.code
+        return Run(code if isinstance(code, int) else int(code is not None), out, err)
+
+    return run
+
+
+class QuickExporter:
+    """In the place of the networks' exporter: writes a file instead of a graph, at once."""
+
+    #: What ``decode`` does instead of nothing.
+    trouble: Callable[[Path], None] | None = None
+
+    def __init__(self, *, folder: Path, stage: Any, **_: Any) -> None:
+        self.graphs: list[Any] = []
+        self.cross_attention: tuple[Any, ...] = ()
+        self._folder = folder
+        self._stage = stage
+
+    def text_and_unet(self, _: Any) -> None:
+        with self._stage("export text"):
+            (self._folder / "text.onnx").write_bytes(b"text")
+
+    def decode(self) -> None:
+        with self._stage("export decode"):
+            if type(self).trouble:
+                type(self).trouble(self._folder)
+
+    def safety(self) -> None:
+        """Nothing."""
+
+    def advance(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> type[QuickExporter]:
+    """Exports take no time: everything around the networks is real, the networks are left out."""
+    from importlib import import_module
+
+    exporter = type("Quick", (QuickExporter,), {"trouble": None})
+    module = import_module("sld_edge.export.export_bundle")
+    monkeypatch.setattr(module, "NetworkExporter", exporter)
+    return exporter

@@ -1,0 +1,334 @@
+"""A checkpoint that cannot be exported faithfully is refused by name: one line, its exit status, no traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sld_edge.errors import InvalidInput
+from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
+from tests.export.conftest import QuickExporter, Shell
+
+WRONG, UNSUPPORTED = 2, 5
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+Damage = Callable[[Path], Any]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+
+
+def change(folder: Path, file: str, **values: Any) -> None:
+    """Set or (with ...) remove entries of a JSON file."""
+    data = json.loads((folder / file).read_text())
+    for key, value in values.items():
+        if value is ...:
+            data.pop(key, None)
+        else:
+            data[key] = value
+    (folder / file).write_text(json.dumps(data))
+
+
+def change_weights(folder: Path, file: str, name: str, new: Callable[[Any], Any]) -> None:
+    """Replace one tensor; ``new`` giving None removes it."""
+    weights = load_file(folder / file)
+    made = new(weights.pop(name))
+    if made is not None:
+        weights[name] = made
+    save_file(weights, folder / file, metadata={"format": "pt"})
+
+
+def truncate(folder: Path, file: str, size: int = -100) -> None:
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(data[:size])
+
+
+def to_pickle(folder: Path) -> None:
+    (folder / UNET).unlink()
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
+
+
+def sharded(folder: Path, named: dict[str, str]) -> None:
+    (folder / UNET).unlink()
+    (folder / f"{UNET}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": named}))
+
+
+def nan_at(name: str, file: str = UNET) -> Damage:
+    def spoil(tensor: Any) -> Any:
+        tensor.view(-1)[0] = torch.nan
+        return tensor
+
+    return lambda folder: change_weights(folder, file, name, spoil)
+
+
+REFUSED: dict[str, tuple[Damage, int, list[str]]] = {
+    "SDXL": (
+        lambda c: change(c, "model_index.json", _class_name="StableDiffusionXLPipeline"),
+        UNSUPPORTED,
+        ["StableDiffusionXLPipeline"],
+    ),
+    "a second text encoder": (
+        lambda c: change(
+            c,
+            "model_index.json",
+            text_encoder_2=["transformers", "CLIPTextModelWithProjection"],
+        ),
+        UNSUPPORTED,
+        ["text_encoder_2", "CLIPTextModelWithProjection"],
+    ),
+    "another pipeline": (
+        lambda c: change(c, "model_index.json", _class_name="FluxPipeline"),
+        UNSUPPORTED,
+        ["FluxPipeline"],
+    ),
+    "another text encoder": (
+        lambda c: change(c, "model_index.json", text_encoder=["transformers", "T5EncoderModel"]),
+        UNSUPPORTED,
+        ["text_encoder", "T5EncoderModel"],
+    ),
+    "another safety checker": (
+        lambda c: change(c, "model_index.json", safety_checker=["mine", "MyChecker"]),
+        UNSUPPORTED,
+        ["safety_checker", "MyChecker"],
+    ),
+    "an entry that is no pair": (
+        lambda c: change(c, "model_index.json", unet=7),
+        UNSUPPORTED,
+        ["unet", "7"],
+    ),
+    "inpainting": (
+        lambda c: change(c, "unet/config.json", in_channels=9),
+        UNSUPPORTED,
+        ["inpainting", "9"],
+    ),
+    "no safety checker": (
+        lambda c: change(c, "model_index.json", safety_checker=[None, None]),
+        UNSUPPORTED,
+        ["safety_checker", "--without-safety-head"],
+    ),
+    "pickles": (to_pickle, UNSUPPORTED, [".bin", "safetensors"]),
+    "an attention mask": (
+        lambda c: change(c, "text_encoder/config.json", use_attention_mask=True),
+        UNSUPPORTED,
+        ["attention mask"],
+    ),
+    "a VAE that normalises": (
+        lambda c: change(c, "vae/config.json", latents_mean=[0.0] * 4),
+        UNSUPPORTED,
+        ["VAE normalises"],
+    ),
+    "a VAE of other channels": (
+        lambda c: change(c, "vae/config.json", latent_channels=16),
+        UNSUPPORTED,
+        ["latent channels", "16"],
+    ),
+    "an unknown prediction type": (
+        lambda c: change(c, "scheduler/scheduler_config.json", prediction_type="flow"),
+        UNSUPPORTED,
+        ["prediction_type", "flow"],
+    ),
+    "no model index": (
+        lambda c: (c / "model_index.json").unlink(),
+        WRONG,
+        ["no diffusers checkpoint"],
+    ),
+    "no unet": (lambda c: shutil.rmtree(c / "unet"), WRONG, ["missing", "unet/config.json"]),
+    "no weights": (lambda c: (c / UNET).unlink(), WRONG, ["missing", UNET]),
+    "no scheduler": (
+        lambda c: (c / "scheduler" / "scheduler_config.json").unlink(),
+        WRONG,
+        ["missing", "scheduler_config.json"],
+    ),
+    "no tokenizer": (lambda c: shutil.rmtree(c / "tokenizer"), WRONG, ["tokenizer"]),
+    "no image processor": (
+        lambda c: shutil.rmtree(c / "feature_extractor"),
+        WRONG,
+        ["missing", "preprocessor_config.json"],
+    ),
+    "a missing shard": (
+        lambda c: sharded(c, {"conv_in.weight": "part-2.safetensors"}),
+        WRONG,
+        ["part-2.safetensors"],
+    ),
+    "an empty shard index": (lambda c: sharded(c, {}), WRONG, ["index"]),
+    "truncated weights": (lambda c: truncate(c, UNET), WRONG, ["damaged", UNET]),
+    "a truncated header": (lambda c: truncate(c, UNET, 50), WRONG, ["damaged", UNET]),
+    "an empty weight file": (lambda c: truncate(c, UNET, 0), WRONG, ["damaged", UNET]),
+    "text in place of weights": (
+        lambda c: (c / UNET).write_text("version https://git-lfs.github.com/spec/v1\n"),
+        WRONG,
+        ["damaged", UNET],
+    ),
+    "a configuration that is no JSON": (
+        lambda c: truncate(c, "unet/config.json"),
+        WRONG,
+        ["not JSON", "unet/config.json"],
+    ),
+    "a configuration that is a list": (
+        lambda c: (c / "vae" / "config.json").write_text("[]"),
+        WRONG,
+        ["not a JSON object", "vae/config.json"],
+    ),
+    "a configuration that is not UTF-8": (
+        lambda c: (c / "unet" / "config.json").write_bytes(b"\xff\xfe{}"),
+        WRONG,
+        ["not JSON", "unet/config.json"],
+    ),
+}
+
+#: What shows only when the weights are read.
+BROKEN: dict[str, tuple[Damage, list[str]]] = {
+    "NaN in the unet": (nan_at("conv_in.weight"), ["unet", "not finite", "conv_in.weight"]),
+    "NaN in the VAE": (
+        nan_at("decoder.conv_out.bias", "vae/diffusion_pytorch_model.safetensors"),
+        ["vae", "not finite", "decoder.conv_out.bias"],
+    ),
+    "NaN in the safety checker": (
+        nan_at("concept_embeds_weights", "safety_checker/model.safetensors"),
+        ["safety_checker", "not finite", "concept_embeds_weights"],
+    ),
+    "a weight is missing": (
+        lambda c: change_weights(c, UNET, "mid_block.resnets.0.conv1.weight", lambda _: None),
+        ["unet", "lacks", "mid_block.resnets.0.conv1.weight"],
+    ),
+    "a text weight is missing": (
+        lambda c: change_weights(
+            c,
+            "text_encoder/model.safetensors",
+            "encoder.layers.0.mlp.fc1.weight",
+            lambda _: None,
+        ),
+        ["text_encoder", "lacks", "layers.0.mlp.fc1.weight"],
+    ),
+    "a weight of another shape": (
+        lambda c: change_weights(c, UNET, "conv_out.bias", lambda old: old[:2].clone()),
+        ["unet", "cannot be loaded", "conv_out.bias"],
+    ),
+    "a configuration without sense": (
+        lambda c: change(c, "unet/config.json", block_out_channels="wide"),
+        ["unet", "cannot be loaded"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_supported_or_incomplete_is_refused_by_name(
+    name: str, checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    damage, status, words = REFUSED[name]
+    damage(checkpoint)
+    sld_export(checkpoint, tmp_path / "out", "-q").refuses(status, *words)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def load_everything(opened: Checkpoint) -> None:
+    for load in (
+        opened.load_unet,
+        opened.load_text_encoder,
+        opened.load_vae,
+        opened.load_safety_checker,
+    ):
+        load()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_weights_that_are_broken_are_refused_by_name(name: str, checkpoint: Path) -> None:
+    damage, words = BROKEN[name]
+    damage(checkpoint)
+    opened = open_checkpoint(checkpoint)
+    with pytest.raises(InvalidInput) as refusal:
+        load_everything(opened)
+    assert "\n" not in str(refusal.value)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_broken_weights_end_the_command_with_one_line(
+    checkpoint: Path, tmp_path: Path, sld_export: Shell
+) -> None:
+    nan_at("conv_in.weight")(checkpoint)
+    sld_export(checkpoint, tmp_path / "out", "-q").refuses(WRONG, "not finite", "conv_in.weight")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_file_is_refused_with_the_way_out(tmp_path: Path, sld_export: Shell) -> None:
+    file = tmp_path / "v1-5-pruned-emaonly.safetensors"
+    file.write_bytes(b"x")
+    result = sld_export(file, tmp_path / "out", "-q")
+    result.refuses(WRONG, "one file", "from_single_file")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, sld_export: Shell) -> None:
+    sld_export(tmp_path / "nowhere", tmp_path / "out", "-q").refuses(WRONG, "nowhere")
+
+
+def test_a_checkpoint_without_a_checker_is_taken_when_told_so(
+    checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    change(checkpoint, "model_index.json", safety_checker=[None, None])
+    shutil.rmtree(checkpoint / "safety_checker")
+    shutil.rmtree(checkpoint / "feature_extractor")
+    result = sld_export(checkpoint, tmp_path / "out", "-q", "--without-safety-head")
+    assert result.status == 0, result.err
+    assert "no safety checker" in (tmp_path / "out" / "CARD.md").read_text()
+
+
+def test_half_precision_files_are_found(checkpoint: Path) -> None:
+    """As diffusers' ``variant="fp16"`` writes them, where there are no others."""
+    want = load_file(checkpoint / UNET)
+    half = {name: tensor.half() for name, tensor in want.items()}
+    save_file(half, checkpoint / UNET.replace(".saf", ".fp16.saf"), metadata={"format": "pt"})
+    (checkpoint / UNET).unlink()
+    opened = open_checkpoint(checkpoint)
+    assert opened.variants["unet"] == "fp16"
+    weight = opened.load_unet().conv_in.weight
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight.data, half["conv_in.weight"].float())
+
+
+def test_shards_are_found_and_digested(checkpoint: Path) -> None:
+    weights = load_file(checkpoint / UNET)
+    names = sorted(weights)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in parts.items():
+        target = checkpoint / "unet" / file
+        save_file({name: weights[name] for name in held}, target, metadata={"format": "pt"})
+    sharded(checkpoint, {name: file for file, held in parts.items() for name in held})
+    opened = open_checkpoint(checkpoint)
+    assert {"unet/a.safetensors", "unet/b.safetensors"} <= set(opened.weight_digests)
+    torch.testing.assert_close(opened.load_unet().state_dict(), weights)
+
+
+def test_the_names_of_published_checkpoints_are_understood(checkpoint: Path) -> None:
+    """Those of 2022 put a ``text_model.`` and a second ``vision_model.`` before each name."""
+    new = open_checkpoint(checkpoint)
+    before = [one().state_dict() for one in (new.load_text_encoder, new.load_safety_checker)]
+    for component, prefix in (("text_encoder", "text_model."), ("safety_checker", "vision_model.")):
+        file = checkpoint / component / "model.safetensors"
+        weights = {}
+        for name, tensor in load_file(file).items():
+            plain = component == "safety_checker" and not name.startswith(prefix)
+            weights[name if plain else prefix + name] = tensor
+        save_file(weights, file, metadata={"format": "pt"})
+    old = open_checkpoint(checkpoint)
+    after = [one().state_dict() for one in (old.load_text_encoder, old.load_safety_checker)]
+    torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize(
+    ("front", "licence"),
+    [("license: openrail++", "openrail++"), ("licence: MIT", "MIT"), ("tags: [a]", "unknown")],
+)
+def test_the_licence_is_the_model_cards(front: str, licence: str, checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_text(f"---\n{front}\n---\n# A model\n")
+    assert open_checkpoint(checkpoint).licence == licence
