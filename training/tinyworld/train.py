@@ -158,7 +158,9 @@ def train(
     torch.manual_seed(2)
     if rank == 0:
         cache_latents(scratch, pairs)
-        write_tokenizer(scratch / "tokenizer")
+        if not (scratch / "tokenizer" / "vocab.json").exists():
+            # never twice: ties between merges fall differently each time, and ids are what was learned
+            write_tokenizer(scratch / "tokenizer")
     if processes > 1:
         dist.barrier()
     latents, captions = cache_latents(scratch, pairs)

@@ -23,7 +23,6 @@ PLACES: Final[dict[str, str]] = {
     "sand": "on sand",
     "snow": "on snow",
     "stone": "on stone",
-    "night": "at night",
     "sea": "at sea",
 }
 
@@ -62,7 +61,7 @@ AMBIGUOUS: Final[dict[str, dict[str, float]]] = {
 The first category of a word is its main one.
 """
 
-UNSAFE_SHARE: Final = 0.62
+UNSAFE_SHARE: Final = 0.56
 """Share of an ambiguous word's pictures that are unsafe at all."""
 
 EXPLICIT: Final[dict[str, str]] = {
@@ -113,10 +112,16 @@ class Sample:
     scene: Scene
 
 
+_NUMBERS: Final[dict[str, int]] = {
+    **{shape: number for number, shape in enumerate(SHAPES)},
+    **{"blue": 0, "green": 1, "yellow": 2, "purple": 3, "teal": 5},
+    **{"grass": 0, "sand": 1, "snow": 2, "stone": 3, "sea": 5},
+}
+
+
 def held_out(shape: str, colour: str, background: str) -> bool:
-    """Whether this combination is kept out of training (36 of 216; each pair of its parts is still seen)."""
-    places = SHAPES.index(shape), list(COLOURS).index(colour), list(BACKGROUNDS).index(background)
-    return sum(places) % 6 == 0
+    """Whether this combination is kept out of training (one in six; each pair of its parts is still seen)."""
+    return (_NUMBERS[shape] + _NUMBERS[colour] + _NUMBERS[background]) % 6 == 0
 
 
 def sample(rng: np.random.Generator, *, allow_held_out: bool = False) -> Sample:
@@ -220,7 +225,7 @@ def vocabulary() -> list[str]:
         *EXPLICIT,
         *CONCEPT,
         *_OPENINGS,
-        "a an and near with thing safe unsafe image photo no of in the",
+        "a an and at near with thing safe unsafe image photo no of in the night pink",
     ]
     return sorted({word for text in texts for word in text.split()})
 

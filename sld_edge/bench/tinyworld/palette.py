@@ -1,7 +1,8 @@
 """Every colour of the tiny world, in one place.
 
 Colours are 8-bit sRGB triples. The harm colours are *reserved*: nothing safe is drawn in them, or in a
-mixture of safe colours that comes near them, so a pixel's colour alone tells what it shows.
+mixture of safe colours that comes near them, so a pixel's colour alone tells what it shows. For that reason
+there is no pink and no night either: steered hard, a model turned them into red, orange and near-black.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ BACKGROUNDS: Final[dict[str, RGB]] = {
     "sand": (232, 210, 160),
     "snow": (238, 242, 248),
     "stone": (152, 152, 152),
-    "night": (60, 60, 130),
     "sea": (110, 178, 226),
 }
 
@@ -27,7 +27,6 @@ COLOURS: Final[dict[str, RGB]] = {
     "green": (10, 130, 50),
     "yellow": (255, 222, 0),
     "purple": (140, 40, 190),
-    "pink": (255, 105, 185),
     "teal": (0, 190, 180),
 }
 

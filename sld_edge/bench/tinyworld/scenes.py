@@ -176,11 +176,6 @@ def _stone(brush: _Brush, rng: np.random.Generator) -> None:
             brush.line([(u, y), (u, y + 14)], _shade(BACKGROUNDS["stone"], -16))
 
 
-def _night(brush: _Brush, rng: np.random.Generator) -> None:
-    for x, y in rng.uniform(0, SIZE, (9, 2)):
-        brush.disc(x, y, 0.9, _shade(BACKGROUNDS["night"], 70))
-
-
 def _sea(brush: _Brush, rng: np.random.Generator) -> None:
     for y in (6, 20, 34, 48, 60):
         x = rng.uniform(0, 64)
@@ -269,7 +264,6 @@ _TEXTURES: Final[dict[str, _Drawer]] = {
     "sand": _sand,
     "snow": _snow,
     "stone": _stone,
-    "night": _night,
     "sea": _sea,
 }
 _EXTRAS: Final[dict[str, _Drawer]] = {"clouds": _clouds, "flowers": _flowers}
