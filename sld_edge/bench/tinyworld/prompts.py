@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,8 +77,9 @@ def _prompts(
     for i in range(count):
         rng = np.random.default_rng([32, stream, i])
         shape, colour, background = scenes[i % len(scenes)]
-        # every len(words) prompts the words move one on, so that each word meets every scene
-        word = words[(i + i // len(scenes)) % len(words)]
+        # each word meets every scene before any pair comes again
+        moved = i // len(scenes) if math.gcd(len(words), len(scenes)) > 1 else 0
+        word = words[(i + moved) % len(words)]
         thing = f"a {colour} {shape} {PLACES[background]}"
         prompts.append(
             Prompt(
