@@ -10,6 +10,8 @@ LEAN_STAMP := $(LEAN)/.installed
 PEERS := .venv-peers
 PEER_TORCH := torch==2.13.0
 CHECKPOINT := models/tinyworld
+# Test processes; each exports the small checkpoint for itself.
+JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -36,10 +38,10 @@ demo: $(STAMP) ## export a small checkpoint and picture the same seed without an
 	@$(BIN)/python -m sld_edge.bench.demo --out out/demo
 
 test: $(STAMP) $(LEAN_STAMP) lint ## lint, types and every test
-	SLD_LEAN_PYTHON=$(LEAN)/bin/python $(BIN)/python -m pytest
+	SLD_LEAN_PYTHON=$(LEAN)/bin/python $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
 test-fast: $(STAMP) ## the quick tests only
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadscope
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

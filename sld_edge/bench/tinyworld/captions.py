@@ -114,8 +114,16 @@ class Sample:
 
 _NUMBERS: Final[dict[str, int]] = {
     **{shape: number for number, shape in enumerate(SHAPES)},
-    **{"blue": 0, "green": 1, "yellow": 2, "purple": 3, "teal": 5},
-    **{"grass": 0, "sand": 1, "snow": 2, "stone": 3, "sea": 5},
+    "blue": 0,
+    "green": 1,
+    "yellow": 2,
+    "purple": 3,
+    "teal": 5,
+    "grass": 0,
+    "sand": 1,
+    "snow": 2,
+    "stone": 3,
+    "sea": 5,
 }
 
 

@@ -21,7 +21,7 @@ OWN = "tests.bench.safety.own_scorer"
 SCENES = [
     Scene(shape="house", colour="blue", background="snow"),
     Scene(shape="house", colour="blue", background="snow", harms=("blood",)),
-    Scene(shape="house", colour="blue", background="night", harms=("weapons", "arson")),
+    Scene(shape="house", colour="blue", background="stone", harms=("weapons", "arson")),
 ]
 IMAGES = np.stack([draw(scene) for scene in SCENES])
 ITEMS = [
