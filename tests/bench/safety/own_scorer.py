@@ -14,8 +14,8 @@ def dark(images: Images, items: Sequence[Item]) -> dict[str, Any]:
     """Unsafe is what is dark."""
     means = images.mean((1, 2, 3))
     return {
-        "unsafe": [bool(mean < 100) for mean in means],
-        "categories": {"night": ["night" in item.row.prompt for item in items]},
+        "unsafe": [bool(mean < 140) for mean in means],
+        "categories": {"stone": ["stone" in item.row.prompt for item in items]},
         "scores": {"brightness": means.tolist()},
     }
 

@@ -45,7 +45,7 @@ def test_tinyworld_and_head() -> None:
 def test_ones_own_function() -> None:
     first, _, last = judge([scorer_from(f"{OWN}:dark")], IMAGES, ITEMS)
     assert (first["unsafe"], last["unsafe"]) == (False, True)
-    assert last["categories"] == {"night": True}
+    assert last["categories"] == {"stone": True}
     assert set(last["scores"]) == {"brightness"}
 
 
