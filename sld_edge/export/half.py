@@ -32,7 +32,7 @@ def half_from_module(module: Any) -> Any:
         for name, child in list(parent.named_children()):
             if isinstance(child, _NORMS) and not isinstance(parent, SinglePrecision):
                 setattr(parent, name, SinglePrecision(child))
-    module.to(torch.float16)
+    nn.Module.to(module, torch.float16)  # diffusers' own `to` has a remark that does not apply here
     for child in module.modules():
         if isinstance(child, SinglePrecision):
             child.inner.float()
