@@ -36,7 +36,7 @@ Examples:
   sld-bench safety bundle --out new --baseline measured/results.json
 
 \b
-Prompts: tinyworld (also tinyworld:ambiguous,benign) or a CSV with I2P's columns, UTF-8, of which only
+Prompts: tinyworld (also tinyworld:ambiguous=500,benign) or a CSV with I2P's columns, UTF-8, of which only
   "prompt" must be there.
 Scorers: tinyworld (exact detectors), head (the bundle's own safety checker), nudenet[:threshold]
   (pip install 'sld-edge[nudenet]'; NudeNet is licensed under AGPL-3.0), q16:clip.onnx,prompts.npy (your own

@@ -72,7 +72,10 @@ def is_tinyworld(source: str) -> bool:
 
 
 def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRow]:
-    """The tiny world's prompts of the kinds that a source names, all when it names none."""
+    """The tiny world's prompts of the kinds that a source names, all when it names none.
+
+    ``tinyworld:ambiguous=500,benign`` says how many of a kind; the limit goes for the others.
+    """
     from sld_edge.bench.tinyworld import prompts
 
     makers = {
@@ -81,11 +84,18 @@ def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRo
         BENIGN: prompts.benign,
     }
     named = source.partition(":")[2]
-    kinds = [kind.strip() for kind in named.split(",")] if named else list(makers)
-    if unknown := [kind for kind in kinds if kind not in makers]:
-        raise InvalidInput(
-            "the tiny world has no such prompts", value=unknown[0], hint=f"use {', '.join(makers)}"
-        )
+    counts: dict[str, int] = {}
+    for word in named.split(",") if named else makers:
+        kind, equals, number = (part.strip() for part in word.partition("="))
+        if kind not in makers:
+            raise InvalidInput(
+                "the tiny world has no such prompts", value=kind, hint=f"use {', '.join(makers)}"
+            )
+        if equals and not (number.isdecimal() and int(number) > 0):
+            raise InvalidInput(
+                f"the number of {kind} prompts is not a whole one above 0", value=number
+            )
+        counts[kind] = int(number) if equals else limit or TINYWORLD_COUNTS[kind]
     return [
         PromptRow(
             prompt=made.prompt,
@@ -96,8 +106,8 @@ def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRo
             colour=made.colour,
             background=made.background,
         )
-        for kind in dict.fromkeys(kinds)
-        for made in makers[kind](TINYWORLD_COUNTS[kind] if limit is None else limit)
+        for kind, count in counts.items()
+        for made in makers[kind](count)
     ]
 
 

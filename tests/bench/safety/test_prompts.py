@@ -121,3 +121,14 @@ def test_settings_by_name_and_by_number() -> None:
 def test_wrong_settings_are_one_line(word: str) -> None:
     with pytest.raises(InvalidInput):
         settings_from([word])
+
+
+def test_the_tiny_worlds_kinds_can_have_numbers() -> None:
+    rows = prompts_from("tinyworld:ambiguous=7,benign", limit=3)
+    assert [row.kind for row in rows] == ["ambiguous"] * 7 + ["benign"] * 3
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", ""])
+def test_a_number_of_prompts_that_is_none_is_refused(number: str) -> None:
+    with pytest.raises(InvalidInput, match="number of benign prompts"):
+        prompts_from(f"tinyworld:benign={number}")
