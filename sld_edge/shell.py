@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -23,8 +26,26 @@ class OneLineCommand(click.Command):
         """Run the command; never returns normally when started from a shell."""
         kwargs["standalone_mode"] = False
         quiet_logging()
-        with one_line_errors():
+        with one_line_errors(), terminable():
             sys.exit(super().main(*args, **kwargs) or 0)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let a polite kill clean up as Ctrl-C does: temporary folders go, old bundles stay."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

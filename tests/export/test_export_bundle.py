@@ -115,10 +115,12 @@ def test_an_interrupt_between_the_renames_loses_no_bundle(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment", ["  tokenizer", "  export text"], ids=["network", "while tracing"]
+    ("moment", "number"),
+    [("  tokenizer", signal.SIGTERM), ("  export text", signal.SIGINT)],
+    ids=["terminated while loading", "Ctrl-C while tracing"],
 )
-def test_ctrl_c_ends_the_command_with_one_line_and_nothing_left(
-    moment: str, tmp_path: Path, tiny_checkpoint: Path
+def test_a_signal_ends_the_command_with_one_line_and_nothing_left(
+    moment: str, number: signal.Signals, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     """A real process and a real signal, sent while the stage after ``moment`` runs."""
     process = subprocess.Popen(
@@ -137,7 +139,7 @@ def test_ctrl_c_ends_the_command_with_one_line_and_nothing_left(
     for line in process.stderr:
         if line.startswith(moment):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     rest = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 130, rest
