@@ -53,6 +53,7 @@ def test_any_text_tokenises(pipeline: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Safety checker disabled:UserWarning")  # SLD, not the checker
 def test_prompts_are_answered_and_called_safe(pipeline: Any) -> None:
     import torch
 
