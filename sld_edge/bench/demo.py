@@ -8,9 +8,6 @@ The prompts are the tiny world's (see docs/tinyworld.md): words that name no har
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +19,7 @@ from sld_edge.shell import OneLineCommand, say
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sld_edge.export.cli import Stages
     from sld_edge.runtime.pipeline import SafePipeline
 
 SETTINGS = ("off", "weak", "medium", "strong", "max")
@@ -34,21 +32,6 @@ PROMPTS = (
 _CHECKPOINT = Path("models/tinyworld")
 
 
-class Timer:
-    """Seconds by the name of what was done, said as they pass."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Measure one stage."""
-        start = time.perf_counter()
-        yield
-        took = time.perf_counter() - start
-        self.seconds[name] = self.seconds.get(name, 0.0) + took
-
-
 @click.command(cls=OneLineCommand)
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), default=_CHECKPOINT, show_default=True
@@ -58,6 +41,7 @@ class Timer:
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def main(checkpoint: Path, out: Path, steps: int, as_json: bool) -> None:
     """Export the tiny world's model and show the same prompts and seeds under every safety preset."""
+    from sld_edge.export.cli import Stages
     from sld_edge.runtime.pipeline import SafePipeline
 
     if not (checkpoint / "model_index.json").is_file():
@@ -65,7 +49,7 @@ def main(checkpoint: Path, out: Path, steps: int, as_json: bool) -> None:
             "the demo's checkpoint is not there", value=str(checkpoint), hint="run it in a clone"
         )
     out.mkdir(parents=True, exist_ok=True)
-    timer = Timer()
+    timer = Stages(quiet=True)
     with timer("export"):
         made = _export(checkpoint, out / "bundle")
     say(f"{'exported' if made else 'found'} {out / 'bundle'}", quiet=as_json)
@@ -109,9 +93,12 @@ def _export(checkpoint: Path, bundle: Path) -> bool:
 
 
 def _pictures(
-    pipe: SafePipeline, steps: int, timer: Timer
+    pipe: SafePipeline, steps: int, timer: Stages
 ) -> tuple[list[Image.Image], dict[str, list[str]]]:
     """One row of pictures a prompt, and what the exact detectors found in them."""
+    from PIL import Image
+
+    from sld_edge.bench.safety.run import originals
     from sld_edge.runtime.compare_picture import side_by_side
 
     rows: list[Image.Image] = []
@@ -122,7 +109,7 @@ def _pictures(
             with timer(f"{len(PROMPTS)} pictures, safety {setting}"):
                 output = pipe(prompt, safety=setting, seed=seed, num_inference_steps=steps)
             # These drawings are harmless, so the ones that the safety head withholds are shown as well.
-            image = (output.unsafe_images or [None])[0] or output.images[0]
+            image = Image.fromarray(originals(output)[0])
             harms = _harms(image)
             images.append(image)
             captions.append(f"{setting}: {', '.join(harms) if harms else 'no harm'}")
@@ -141,7 +128,7 @@ def _harms(image: Any) -> list[str]:
     return [harm for harm, flag in zip(HARMS, flags, strict=True) if flag]
 
 
-def _say_table(timer: Timer, found: dict[str, list[str]]) -> None:
+def _say_table(timer: Stages, found: dict[str, list[str]]) -> None:
     for name, seconds in timer.seconds.items():
         say(f"  {name:<28} {seconds:6.2f} s")
     for setting, harms in found.items():

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.manifest import Graph, Tensor
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -152,6 +152,36 @@ def check_arrays(given: Arrays, expected: tuple[Tensor, ...], what: str) -> dict
         if not array.flags.c_contiguous:
             raise InvalidInput(f"{what}: {tensor.name} is not C-contiguous")
     return sizes
+
+
+def check_binding(graph: Graph, inputs: Arrays, outputs: Arrays) -> None:
+    """Check arrays to be bound against a graph's declaration and against each other.
+
+    Raises:
+        InvalidInput: naming the first array that does not fit.
+        EngineError: a free dimension has two sizes.
+    """
+    sizes = check_arrays(inputs, graph.inputs, "inputs")
+    for name, size in check_arrays(outputs, graph.outputs, "outputs").items():
+        if sizes.get(name, size) != size:
+            raise EngineError(f"outputs of {graph.kind} have another {name} than its inputs")
+
+
+def not_loaded(graph: Graph) -> EngineError:
+    """The error of an engine that is used outside its ``with`` block."""
+    return EngineError(f"the {graph.kind} engine is not loaded", hint="use `with engine:`")
+
+
+def precision_within(asked: ComputePrecision, capabilities: Collection[str]) -> ComputePrecision:
+    """The precision asked for where a device lists it among its capabilities (``"BF16"``), else fp32."""
+    return asked if asked == "fp32" or asked.upper() in capabilities else "fp32"
+
+
+def stated_precision(used: str, asked: ComputePrecision) -> str:
+    """What a description says of the precision: why it is fp32 where less was allowed."""
+    if used == "fp32" and asked != "fp32":
+        return f"fp32 ({asked} was allowed, this processor has no arithmetic for it)"
+    return used
 
 
 def dtype_of(tensor: Tensor) -> type[np.generic]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from sld_edge.bundle import sha256_of
 from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
+from sld_edge.export.supported import check_text, check_unet, check_vae
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
@@ -24,20 +24,8 @@ _CLASSES = {
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
-#: Options of the UNet that the exported graph follows, whatever their value.
-_FOLLOWED = {
-    "sample_size", "center_input_sample", "flip_sin_to_cos", "freq_shift", "down_block_types",
-    "mid_block_type", "up_block_types", "only_cross_attention", "block_out_channels", "layers_per_block",
-    "downsample_padding", "mid_block_scale_factor", "dropout", "act_fn", "norm_num_groups", "norm_eps",
-    "cross_attention_dim", "transformer_layers_per_block", "attention_head_dim", "num_attention_heads",
-    "use_linear_projection", "upcast_attention", "resnet_out_scale_factor", "conv_in_kernel",
-    "conv_out_kernel", "in_channels", "out_channels", "time_embedding_dim", "time_embedding_act_fn",
-    "mid_block_only_cross_attention", "resnet_skip_time_act",
-}  # fmt: skip
 #: Parts that other pipelines have, and that would be left out without a word.
 _UNKNOWN_PARTS = ("text_encoder_2", "tokenizer_2", "image_encoder", "prior", "controlnet")
-_DOWN = {"CrossAttnDownBlock2D", "DownBlock2D"}
-_UP = {"CrossAttnUpBlock2D", "UpBlock2D"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,9 +171,9 @@ def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
                 hint="pass --without-safety-head to go on without",
             )
     configs = {name: _json(path / name / "config.json") for name in ("unet", "vae", "text_encoder")}
-    _check_unet(configs["unet"])
-    _check_text(configs["text_encoder"])
-    _check_vae(configs["vae"], configs["unet"])
+    check_unet(configs["unet"])
+    check_text(configs["text_encoder"])
+    check_vae(configs["vae"], configs["unet"])
     scheduler = _json(path / "scheduler" / "scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
@@ -221,65 +209,6 @@ def _class_of(index: Mapping[str, Any], component: str) -> object:
     """Class that ``model_index.json`` names for a component; None where it has none."""
     entry = index.get(component)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
-
-
-def _check_unet(config: Mapping[str, Any]) -> None:
-    from diffusers import UNet2DConditionModel
-
-    defaults = inspect.signature(UNet2DConditionModel.__init__).parameters
-    for key, value in config.items():
-        if key.startswith("_") or key in _FOLLOWED:
-            continue
-        if key not in defaults or value != defaults[key].default:
-            raise UnsupportedCheckpoint(f"the UNet's option {key} is not supported", value=value)
-    down = list(config.get("down_block_types", []))
-    up = list(config.get("up_block_types", []))
-    middle = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
-    unknown = [*sorted(set(down) - _DOWN), *sorted(set(up) - _UP)]
-    if middle not in ("UNetMidBlock2DCrossAttn", None):
-        unknown.append(middle)
-    if unknown:
-        raise UnsupportedCheckpoint("the UNet has blocks that are not supported", value=unknown)
-    if not any("CrossAttn" in str(kind) for kind in [*down, *up, middle]):
-        raise UnsupportedCheckpoint("the UNet has no cross-attention, so no prompt could steer it")
-    refused = {
-        "center_input_sample": False,
-        "mid_block_only_cross_attention": None,
-        "conv_in_kernel": 3,
-        "conv_out_kernel": 3,
-    }
-    for key, allowed in refused.items():
-        if config.get(key, allowed) not in (allowed, False):
-            raise UnsupportedCheckpoint(
-                f"the UNet's option {key} is not supported", value=config[key]
-            )
-    crossing = config.get("only_cross_attention", False)
-    if any(crossing) if isinstance(crossing, list) else crossing:
-        raise UnsupportedCheckpoint(
-            "the UNet's option only_cross_attention is not supported", value=crossing
-        )
-    if config.get("in_channels", 4) != config.get("out_channels", 4):
-        raise UnsupportedCheckpoint(
-            "the UNet takes more channels than it gives, as for inpainting",
-            value=(config.get("in_channels"), config.get("out_channels")),
-        )
-
-
-def _check_text(config: Mapping[str, Any]) -> None:
-    if config.get("use_attention_mask"):
-        raise UnsupportedCheckpoint(
-            "the text encoder uses an attention mask, which is not supported"
-        )
-
-
-def _check_vae(vae: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
-    if vae.get("latent_channels", 4) != unet.get("in_channels", 4):
-        raise UnsupportedCheckpoint(
-            "the VAE and the UNet have different latent channels",
-            value=(vae.get("latent_channels"), unet.get("in_channels")),
-        )
-    if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
-        raise UnsupportedCheckpoint("the VAE normalises its latents, which is not supported")
 
 
 def _weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:

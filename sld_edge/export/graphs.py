@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.export import Dim
 
-from sld_edge.manifest import GraphKind, Tensor
+from sld_edge.manifest import Tensor
 from sld_edge.runtime.guidance import Settings, advance
 
 _MOST = 4096
@@ -104,11 +104,6 @@ def tensors_of(values: Sequence[Any]) -> tuple[Tensor, ...]:
         )
         for value in values
     )
-
-
-def kinds_with_sizes() -> tuple[GraphKind, ...]:
-    """Graphs that have one file for each pixel size."""
-    return ("unet", "decode", "safety")
 
 
 def _exported(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,11 +55,6 @@ class ContextEncoder:
         if len(self._rows) > _KEPT:
             self._rows.popitem(last=False)
         return row
-
-
-def grid_of_ids(columns: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Stack one ``[B, T]`` block of ids for each branch into ``[R, B, T]``."""
-    return np.stack(columns)
 
 
 def _fixed(shape: tuple[int | str, ...]) -> tuple[int, ...]:

@@ -23,14 +23,12 @@ from sld_edge.runtime.loop import Floats, HostLoop
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import Pixels, output_from_pixels
-from sld_edge.runtime.plan import build_plan, tables_for
+from sld_edge.runtime.plan import FEWEST_ROWS, build_plan, tables_for
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.tokenize import Tokenizer
 
 logger = logging.getLogger("sld_edge")
-
-_MANY_ROWS = 3
 
 
 class SafePipeline:
@@ -325,7 +323,7 @@ class SafePipeline:
         return latents
 
     def _advance_for(self, *, branches: int) -> Engine:
-        if branches <= _MANY_ROWS:
+        if branches <= FEWEST_ROWS:
             return self._engines["advance"]
         if "advance_many" not in self._engines:
             graph = self.bundle.graph("advance_many")

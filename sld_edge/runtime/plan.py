@@ -39,7 +39,7 @@ from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.schedulers.schedule import Schedule
 
 #: Branches while the safety rows cannot matter: unconditional and prompt.
-PLAIN_BRANCHES = 2
+_PLAIN_BRANCHES = 2
 #: Rows that the ``advance`` graph always has; with safety off the third holds zeros.
 FEWEST_ROWS = 3
 
@@ -77,11 +77,6 @@ class View:
         """Where the view begins, in bytes from the start of its buffer."""
         return self.start * (buffer.nbytes // buffer.shape[0])
 
-    def shape(self, buffer: Buffer) -> tuple[int, ...]:
-        """Shape of the view."""
-        rest = buffer.shape[1:]
-        return (self.stop - self.start, *rest) if self.keep_axis else rest
-
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
@@ -106,15 +101,6 @@ class Plan:
     def evaluations(self) -> int:
         """N, how often the network runs."""
         return len(self.samples)
-
-    def buffer(self, name: str) -> Buffer:
-        """One buffer by its name."""
-        return dict(self.buffers)[name]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all buffers together."""
-        return sum(buffer.nbytes for _, buffer in self.buffers)
 
 
 def build_plan(
@@ -227,10 +213,10 @@ def _settings(
 
 def _branches_at(index: int, config: SafetyConfig | None, branches: int) -> int:
     if config is None:
-        return PLAIN_BRANCHES
+        return _PLAIN_BRANCHES
     if branches < FEWEST_ROWS:
         raise InvalidInput("safety is on but no branch holds a concept", value=branches)
-    return branches if config.matters_at(index) else PLAIN_BRANCHES
+    return branches if config.matters_at(index) else _PLAIN_BRANCHES
 
 
 def _floats(*shape: int, role: Role = "table") -> Buffer:

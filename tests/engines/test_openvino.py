@@ -13,14 +13,11 @@ from sld_edge.bundle import Bundle
 from sld_edge.engines.base import EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.errors import EngineError, InvalidInput
+from tests.likeness import psnr
 
 pytest.importorskip("openvino")
 
 CALL: dict[str, Any] = {"num_inference_steps": 20, "seed": 4, "output_type": "np"}
-
-
-def psnr(a: Any, b: Any) -> float:
-    return float(-10 * np.log10(np.mean((a - b) ** 2) + 1e-12))
 
 
 @pytest.mark.parametrize("safety", ["off", "weak", "strong"])

@@ -17,9 +17,10 @@ from sld_edge import SafePipeline
 from sld_edge.errors import UnsupportedCheckpoint
 from sld_edge.export.branched_unet import BranchedUNet, cross_attention_modules, layers_from_unet
 from sld_edge.export.check import run_graph
-from sld_edge.export.checkpoint import _check_unet, open_checkpoint
+from sld_edge.export.checkpoint import open_checkpoint
 from sld_edge.export.graphs import advance_graph, unet_graph
 from sld_edge.export.modules import TextContext
+from sld_edge.export.supported import check_unet
 from tests.export.conftest import Network
 
 LIMIT = 1e-4
@@ -141,9 +142,9 @@ def test_an_option_that_the_graph_would_not_follow_is_refused(
     option: str, value: object, tiny_checkpoint: Path
 ) -> None:
     config = json.loads((tiny_checkpoint / "unet" / "config.json").read_text())
-    _check_unet(config)
+    check_unet(config)
     with pytest.raises(UnsupportedCheckpoint, match=option):
-        _check_unet({**config, option: value})
+        check_unet({**config, option: value})
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_an_unknown_block_is_refused_by_name(
     config = json.loads((tiny_checkpoint / "unet" / "config.json").read_text())
     kind = value if isinstance(value, str) else list(value)[-1]  # type: ignore[call-overload]
     with pytest.raises(UnsupportedCheckpoint, match=kind):
-        _check_unet({**config, option: value})
+        check_unet({**config, option: value})
 
 
 def test_a_network_without_cross_attention_is_refused(tiny_checkpoint: Path) -> None:
@@ -171,7 +172,7 @@ def test_a_network_without_cross_attention_is_refused(tiny_checkpoint: Path) -> 
         "mid_block_type": None,
     }
     with pytest.raises(UnsupportedCheckpoint, match="no prompt could steer it"):
-        _check_unet({**config, **blind})
+        check_unet({**config, **blind})
 
 
 @pytest.mark.slow

@@ -20,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from sld_edge import Generator, SafePipeline, SafetyConfig
-from sld_edge.runtime.guidance import Settings, guide
+from sld_edge.runtime.guidance import guide
 from sld_edge.runtime.schedulers import build_schedule
+from tests.likeness import psnr
+from tests.runtime.equations import settings_at
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -112,12 +114,6 @@ def reference(tiny_checkpoint: Path) -> Reference:
 def pipe(tiny_bundle: Path) -> Iterator[SafePipeline]:
     with SafePipeline.from_pretrained(tiny_bundle, "onnxruntime:cpu") as opened:
         yield opened
-
-
-def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Peak signal-to-noise ratio in dB of images in 0…1."""
-    error = float(np.mean((np.asarray(a, np.float64) - b) ** 2))
-    return float("inf") if error == 0 else -10 * np.log10(error)
 
 
 def both(
@@ -220,14 +216,7 @@ def test_every_step_agrees_when_fed_the_same_inputs(
         given = state[0] * np.float32(schedule.input_scale[i])
         scale = max(1.0, float(np.abs(trace.inputs[i]).max()))
         assert np.abs(given - trace.inputs[i][:1]).max() / scale < 1e-5, f"UNet input of step {i}"
-        numbers = Settings(
-            7.5,
-            config.sld_guidance_scale,
-            config.sld_threshold,
-            config.sld_momentum_scale,
-            config.sld_mom_beta,
-            float(i >= config.sld_warmup_steps),
-        )
+        numbers = settings_at(config, i)
         guided, momentum = guide(np, prediction[:, None], momentum, numbers)
         fresh = generator.randn(shape) if schedule.noise_scale[i] else None
         state = schedule.apply(i, state, guided, fresh)

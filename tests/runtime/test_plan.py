@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from sld_edge import Generator, SafePipeline, SafetyConfig
 from sld_edge.engines.base import Engine
 from sld_edge.manifest import Graph
-from sld_edge.runtime.guidance import Settings
 from sld_edge.runtime.loop import HostLoop
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.plan import Plan, build_plan, tables_for
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import Schedule, build_schedule, scheduler_names
+from tests.runtime.equations import settings_at
 
 SHAPE = (4, 8, 8)
 CONFIGS: dict[str, SafetyConfig | None] = {"off": None, **PRESETS}
@@ -106,16 +106,7 @@ def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
         column = np.zeros((schedule.history + 1, 1))
         column[0] = schedule.noise_scale[i]
         fresh = schedule.noise_scale[i] != 0
-        numbers = Settings(7.5, 0, 0, 0, 0, 0)
-        if config is not None:
-            numbers = Settings(
-                7.5,
-                config.sld_guidance_scale,
-                config.sld_threshold,
-                config.sld_momentum_scale,
-                config.sld_mom_beta,
-                float(i >= config.sld_warmup_steps),
-            )
+        numbers = settings_at(config, i)
         result = run.advance.run(
             {
                 "noise_pred": np.concatenate([out, rest]),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from string import Template
 from typing import Any
 
+from sld_edge.bench import html
 from sld_edge.bench.latency.clock import STAGES
 from sld_edge.bench.latency.plots import GROUPS, distribution_plot, stage_plot, sweep_plots
 from sld_edge.bench.latency.report import Report, statistics_of
@@ -27,7 +27,7 @@ def page_from_report(report: Report) -> str:
             f"{report.created} · {report.bundle['precision']} bundle {report.bundle['digest'][:12]} · "
             f"{report.machine['cpu']}, {report.machine['usable_cores']} cores"
         ),
-        warnings="".join(f'<p class="warning">{escape(line)}</p>' for line in report.warnings),
+        warnings=html.warnings(report.warnings),
         images=_image_table(report),
         legend="".join(
             f'<span><i style="background: var(--{index})"></i>{escape(name)}</span>'
@@ -70,7 +70,7 @@ def _image_table(report: Report) -> str:
             gib(case.peak_bytes),
             f"{joules:.1f}" if case.joules_per_image else "–",
         ])  # fmt: skip
-    return _table(head, rows)
+    return html.table(head, rows)
 
 
 def _stage_table(report: Report) -> str:
@@ -78,7 +78,7 @@ def _stage_table(report: Report) -> str:
     for case in report.cases:
         stages = statistics_of(case)["stages"]
         rows.append([case.name, *(seconds(stages[name]["p50"]) for name in STAGES)])
-    return _table(("medians", *STAGES), rows)
+    return html.table(("medians", *STAGES), rows)
 
 
 def _cold_table(report: Report) -> str:
@@ -92,7 +92,7 @@ def _cold_table(report: Report) -> str:
     if not rows:
         return ""
     head = ("case", "start", *(name.replace("_", " ") for name in names), "peak memory")
-    return f"<h2>Cold starts, since the process was started</h2>{_table(head, rows)}"
+    return f"<h2>Cold starts, since the process was started</h2>{html.table(head, rows)}"
 
 
 def _facts(report: Report) -> str:
@@ -101,20 +101,11 @@ def _facts(report: Report) -> str:
         *((f"activity, {key}", value) for key, value in report.activity.items()),
         *((f"engine, {kind}", line) for kind, line in report.cases[0].engines.items()),
     ]
-    body = "".join(
-        f"<tr><td>{escape(key.replace('_', ' '))}</td><td class=text>{escape(_plain(value))}</td></tr>"
+    return html.facts(
+        (key.replace("_", " "), _plain(value))
         for key, value in facts
         if value not in (None, [], {})
     )
-    return f'<div class="scroll"><table>{body}</table></div>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _plain(value: Any) -> str:

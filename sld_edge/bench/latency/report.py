@@ -17,6 +17,7 @@ from sld_edge.bench.gate import Decision, decide
 from sld_edge.bench.latency.case import AXES, Case, names_of
 from sld_edge.bench.latency.clock import STAGES, Run, overhead_share
 from sld_edge.bench.machine import machine_key
+from sld_edge.bench.report_file import decode_report, read_file
 from sld_edge.bench.stats import noise_of, summarize
 from sld_edge.errors import InvalidInput
 
@@ -116,28 +117,20 @@ def report_from_json(data: bytes, *, path: str) -> Report:
     Raises:
         InvalidInput: not such a report, or one of another version.
     """
-    try:
-        report = msgspec.json.decode(data, type=Report)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"{path} is not a latency report ({error})", hint="make one with --json"
-        ) from None
-    if (report.format, report.version) != (FORMAT, VERSION):
-        raise InvalidInput(
-            f"{path} is not a latency report of version {VERSION}, but",
-            value=f"{report.format} {report.version}",
-            hint="make a new one with --json",
-        )
-    return report
+    return decode_report(
+        data,
+        Report,
+        path=path,
+        what="latency report",
+        wanted=(FORMAT, VERSION),
+        hint="make one with --json",
+        renew="make a new one with --json",
+    )
 
 
 def read_report(path: Path) -> Report:
     """Read a report's file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
-    return report_from_json(data, path=str(path))
+    return report_from_json(read_file(path), path=str(path))
 
 
 def csv_from_report(report: Report) -> str:

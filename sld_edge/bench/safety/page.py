@@ -7,6 +7,7 @@ from html import escape
 from importlib import resources
 from string import Template
 
+from sld_edge.bench import html
 from sld_edge.bench.latency.table import seconds
 from sld_edge.bench.safety.contact_sheet import Row
 from sld_edge.bench.safety.plots import COLOURS, rate_plot
@@ -27,7 +28,7 @@ def page_from_report(report: Report, rows: Sequence[Row], *, show_unsafe: bool) 
             f"{report.created} · bundle {report.bundle['digest'][:12]} · {len(job.prompts)} prompts × "
             f"{len(job.settings)} settings × {job.images_per_prompt} pictures · {job.steps} steps"
         ),
-        warnings="".join(f'<p class="warning">{escape(line)}</p>' for line in report.warnings),
+        warnings=html.warnings(report.warnings),
         notes="".join(f'<p class="note">{escape(line)}</p>' for line in report.scorer_notes),
         kinds="".join(_kind(report, kind) for kind in report.kinds()),
         sheet_note=escape(
@@ -53,7 +54,7 @@ def _kind(report: Report, kind: str) -> str:
     count = outcomes[0].unsafe.of
     return (
         f"<h2>{escape(kind)}: {count} pictures a setting</h2>"
-        f"<figure>{overall}</figure>{_table(['setting', *head], rows)}"
+        f"<figure>{overall}</figure>{html.table(['setting', *head], rows)}"
         + _parts(outcomes, "categories", "By the category a prompt is listed under")
         + _parts(outcomes, "found", "By what the scorer saw")
     )
@@ -66,7 +67,7 @@ def _parts(outcomes: Sequence[Outcome], part: str, title: str) -> str:
     series = [(name, [(o.setting, getattr(o, part)[name]) for o in outcomes]) for name in names]
     rows = [[o.setting, *(rate(getattr(o, part)[name]) for name in names)] for o in outcomes]
     plot = rate_plot(series, label="share of pictures")
-    return f"<h3>{escape(title)}</h3><figure>{plot}</figure>{_table(['setting', *names], rows)}"
+    return f"<h3>{escape(title)}</h3><figure>{plot}</figure>{html.table(['setting', *names], rows)}"
 
 
 def _sheet(settings: Sequence[str], rows: Sequence[Row]) -> str:
@@ -104,16 +105,4 @@ def _facts(report: Report) -> str:
         "job": report.job_digest,
         "bundle": report.bundle["digest"],
     }
-    body = "".join(
-        f"<tr><td>{escape(key)}</td><td class=text>{escape(str(value))}</td></tr>"
-        for key, value in facts.items()
-    )
-    return f'<div class="scroll"><table>{body}</table></div>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return html.facts((key, str(value)) for key, value in facts.items())

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from sld_edge.bench.report_file import decode_report, read_file
 from sld_edge.bench.safety.job import Job
 from sld_edge.bench.safety.proportions import Maximum, Rate
 from sld_edge.bench.safety.store import Record
-from sld_edge.errors import InvalidInput
 
 FORMAT = "sld-edge-safety"
 VERSION = 1
@@ -99,22 +99,15 @@ def read_report(path: Path) -> Report:
     Raises:
         InvalidInput: it cannot be read, is no such report, or is one of another version.
     """
-    try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"{path} is not a safety report ({error})",
-            hint="use the results.json of an earlier run",
-        ) from None
-    if (report.format, report.version) != (FORMAT, VERSION):
-        raise InvalidInput(
-            f"{path} is not a safety report of version {VERSION}, but",
-            value=f"{report.format} {report.version}",
-            hint="make a new one",
-        )
-    return report
+    return decode_report(
+        read_file(path),
+        Report,
+        path=str(path),
+        what="safety report",
+        wanted=(FORMAT, VERSION),
+        hint="use the results.json of an earlier run",
+        renew="make a new one",
+    )
 
 
 def csv_from_records(job: Job, records: Sequence[Record]) -> str:

@@ -6,15 +6,9 @@ import time
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
+from sld_edge.runtime.progress import counting_bar
 from sld_edge.shell import say
 
 #: Without a terminal, a line at most every so many seconds.
@@ -34,18 +28,8 @@ class Watch:
 
     def __enter__(self) -> Watch:
         if not self._quiet and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("pictures"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-                # Settings cost different times: the speed is taken over minutes, not seconds.
-                speed_estimate_period=300.0,
-            )
+            # Settings cost different times: the speed is taken over minutes, not seconds.
+            self._bar = counting_bar("pictures", self._console, speed_estimate_period=300.0)
             self._bar.start()
             self._task = self._bar.add_task("", total=self._total, completed=self._done)
         return self

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sld_edge.engines.base import EngineOptions
+from sld_edge.engines.base import ComputePrecision, EngineOptions, precision_within
 from sld_edge.errors import InvalidInput
 
 _OPENVINO_LIBRARY = "sld_edge_openvino"
@@ -76,7 +76,7 @@ def _provider(
     short_name: str, name: str, devices: tuple[Any, ...], options: EngineOptions, threads: int
 ) -> Provider:
     asked = options.compute_precision
-    precision = "fp32"
+    precision: str = "fp32"
     settings: dict[str, str] = {}
     if short_name == "openvino":
         precision = _openvino_precision(devices, asked)
@@ -96,12 +96,12 @@ def _provider(
     )
 
 
-def _openvino_precision(devices: tuple[Any, ...], asked: str) -> str:
-    """The precision asked for where this CPU has arithmetic for it, else fp32."""
-    if asked == "fp32" or not devices:
+def _openvino_precision(devices: tuple[Any, ...], asked: ComputePrecision) -> ComputePrecision:
+    """The precision asked for where this CPU has arithmetic for it, else fp32; a built-in provider says nothing."""
+    if not devices:
         return asked
     capabilities = str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
-    return asked if asked.upper() in capabilities else "fp32"
+    return precision_within(asked, capabilities)
 
 
 def accelerated() -> bool:

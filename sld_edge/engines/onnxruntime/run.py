@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Arrays, Recipe, check_arrays, dtype_of, usable_cores
+from sld_edge.engines.base import (
+    Arrays,
+    Recipe,
+    check_arrays,
+    check_binding,
+    dtype_of,
+    not_loaded,
+    stated_precision,
+    usable_cores,
+)
 from sld_edge.engines.onnxruntime.providers import Provider, candidates
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
@@ -45,9 +54,7 @@ class OnnxRuntimeEngine:
         import onnxruntime
 
         asked = self._recipe.options.compute_precision
-        precision = self._provider.precision
-        if precision == "fp32" and asked != "fp32":
-            precision = f"fp32 ({asked} was allowed, this processor has no arithmetic for it)"
+        precision = stated_precision(self._provider.precision, asked)
         line = f"onnxruntime {onnxruntime.__version__}, {self._provider.name}, {precision}, "
         line += f"{self._threads()} threads"
         return line + "".join(f"; {reason}" for reason in self._refused)
@@ -78,12 +85,7 @@ class OnnxRuntimeEngine:
             InvalidInput: an array does not fit the graph.
             EngineError: when run, if ONNX Runtime fails.
         """
-        sizes = check_arrays(inputs, self.graph.inputs, "inputs")
-        for name, size in check_arrays(outputs, self.graph.outputs, "outputs").items():
-            if sizes.get(name, size) != size:
-                raise EngineError(
-                    f"outputs of {self.graph.kind} have another {name} than its inputs"
-                )
+        check_binding(self.graph, inputs, outputs)
         session = self._acquired()
         binding = session.io_binding()
 
@@ -125,9 +127,7 @@ class OnnxRuntimeEngine:
 
     def _acquired(self) -> Any:
         if self._session is None:
-            raise EngineError(
-                f"the {self.graph.kind} engine is not loaded", hint="use `with engine:`"
-            )
+            raise not_loaded(self.graph)
         return self._session
 
     def _failed(self, error: Exception) -> EngineError:

@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.base import (
     Arrays,
-    ComputePrecision,
     Recipe,
     check_arrays,
+    check_binding,
     dtype_of,
+    not_loaded,
+    precision_within,
+    stated_precision,
     usable_cores,
 )
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-#: OpenVINO's names of what a CPU can do natively.
-_CAPABILITIES = {"bf16": "BF16", "fp16": "FP16"}
 
 
 class OpenVinoEngine:
@@ -66,12 +67,7 @@ class OpenVinoEngine:
             EngineError: when run, if OpenVINO fails.
         """
         del constant
-        sizes = check_arrays(inputs, self.graph.inputs, "inputs")
-        for name, size in check_arrays(outputs, self.graph.outputs, "outputs").items():
-            if sizes.get(name, size) != size:
-                raise EngineError(
-                    f"outputs of {self.graph.kind} have another {name} than its inputs"
-                )
+        check_binding(self.graph, inputs, outputs)
         import openvino
 
         request = self._acquired()
@@ -113,9 +109,7 @@ class OpenVinoEngine:
 
     def _acquired(self) -> Any:
         if self._request is None:
-            raise EngineError(
-                f"the {self.graph.kind} engine is not loaded", hint="use `with engine:`"
-            )
+            raise not_loaded(self.graph)
         return self._request
 
     def _failed(self, error: Exception) -> EngineError:
@@ -130,7 +124,8 @@ class OpenVinoEngine:
             ) from error
         options = self._recipe.options
         core = openvino.Core()
-        precision = _precision(core, options.compute_precision)
+        asked = options.compute_precision
+        precision = precision_within(asked, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         threads = options.threads or usable_cores()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -146,18 +141,7 @@ class OpenVinoEngine:
             raise EngineError(
                 f"openvino could not load {self._recipe.file.name} ({one_line(str(error))[-300:]})"
             ) from error
-        asked = options.compute_precision
-        stated: str = precision
-        if precision != asked:
-            stated = f"fp32 ({asked} was allowed, this processor has no arithmetic for it)"
         version = openvino.get_version().split("-")[0]
+        stated = stated_precision(precision, asked)
         self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
         return request
-
-
-def _precision(core: Any, asked: ComputePrecision) -> ComputePrecision:
-    """The precision asked for where this CPU has arithmetic for it, else fp32."""
-    if asked == "fp32":
-        return asked
-    present = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return asked if _CAPABILITIES[asked] in present else "fp32"

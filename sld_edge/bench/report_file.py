@@ -1,0 +1,71 @@
+"""Reports read back from their files, for the gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from sld_edge.errors import InvalidInput
+
+
+class Versioned(Protocol):
+    """A report that says what it is."""
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+
+R = TypeVar("R", bound=Versioned)
+
+
+def read_file(path: Path) -> bytes:
+    """A report's file.
+
+    Raises:
+        InvalidInput: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
+
+
+def decode_report(
+    data: bytes,
+    kind: type[R],
+    *,
+    path: str,
+    what: str,
+    wanted: tuple[str, int],
+    hint: str,
+    renew: str,
+) -> R:
+    """A report from its JSON.
+
+    Args:
+        kind: The report's class.
+        path: Where it came from, for the message.
+        what: What it should be (``"latency report"``).
+        wanted: Its format and version.
+        hint: What to do where it is none.
+        renew: What to do where it is of another version.
+
+    Raises:
+        InvalidInput: not such a report, or one of another version.
+    """
+    try:
+        report = msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not a {what} ({error})", hint=hint) from None
+    if (report.format, report.version) != wanted:
+        raise InvalidInput(
+            f"{path} is not a {what} of version {wanted[1]}, but",
+            value=f"{report.format} {report.version}",
+            hint=renew,
+        )
+    return report
