@@ -11,6 +11,7 @@ from rich.table import Table
 from sld_edge.bench.latency.clock import STAGES, Run
 from sld_edge.bench.latency.report import CaseReport, ColdStart, Report, statistics_of
 from sld_edge.bench.stats import median_interval
+from sld_edge.bench.targets import Target
 
 
 class LiveLine:
@@ -64,6 +65,16 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_cold_table(report.cases))
     for line in report.warnings:
         console.print(f"warning: {line}", style="yellow", highlight=False)
+
+
+def target_table(targets: Sequence[Target]) -> Table:
+    """What was promised, what was measured, and whether that shows it."""
+    table = Table(title="promised for SD 1.5 at 512x512 on 2 cores", title_justify="left")
+    for column in ("promise", "limit", "measured", "verdict"):
+        table.add_column(column)
+    for target in targets:
+        table.add_row(*target.cells())
+    return table
 
 
 def result_console() -> Console:
