@@ -64,7 +64,7 @@ class Target:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def _shown(self, value: float) -> str:
-        shown = {"x": f"{value:.3g}×", "%": f"{value:.3%}", "ms": f"{value * 1e3:.3g} ms"}
+        shown = {"x": f"{value:.3g}×", "%": f"{value * 100:.3g}%", "ms": f"{value * 1e3:.3g} ms"}
         return shown.get(self.unit, f"{value:.3g} {self.unit}")
 
 

@@ -57,7 +57,8 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--most", default=100, show_default=True, help="Repeats at most.")
 @click.option("--seconds", default=300.0, show_default=True, help="Time limit for each case.")
 @click.option("--cold/--no-cold", default=True, help="Also time fresh processes.")
-@click.option("--cold-starts", default=2, show_default=True, help="Further ones after the first.")
+@click.option("--cold-starts", default=2, show_default=True,
+              help="How often to start with an empty cache folder and then again.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, allow_dash=True),
@@ -144,7 +145,9 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             if options["cold"]:
                 # After the steady state, and with our own engines released: memory is for one at a time.
                 starts = []
-                for start in cold_starts(bundle, first, further=options["cold_starts"]):
+                for start in cold_starts(
+                    bundle, first, pairs=_whole("--cold-starts", options["cold_starts"], least=1)
+                ):
                     starts.append(start)
                     live.say(f"cold starts: {len(starts)}")
                 found[first] = msgspec.structs.replace(found[first], cold=starts)
@@ -160,6 +163,9 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             "digest": manifest.digest,
             "precision": manifest.precision,
             "bytes": sum(file.size for file in manifest.files.values()),
+            "weight_bytes": sum(
+                file.size for name, file in manifest.files.items() if name.endswith(".weights")
+            ),
         },
         machine=describe_machine(),
         activity=asdict(activity),
@@ -193,8 +199,8 @@ def _grouped(cases: Sequence[Case]) -> Iterator[list[Case]]:
 
 
 def _write(report: Any, options: dict[str, Any]) -> None:
+    from sld_edge.bench.latency.files import csv_from_report, json_from_report
     from sld_edge.bench.latency.page import page_from_report
-    from sld_edge.bench.latency.report import csv_from_report, json_from_report
 
     if file := options["json_file"]:
         _put(file, json_from_report(report))

@@ -8,10 +8,11 @@ from string import Template
 from typing import Any
 
 from sld_edge.bench import html
-from sld_edge.bench.latency.clock import STAGES
+from sld_edge.bench.latency.clock import OUTSIDE, STAGES
+from sld_edge.bench.latency.numbers import statistics_of, targets_of
 from sld_edge.bench.latency.plots import GROUPS, distribution_plot, stage_plot, sweep_plots
-from sld_edge.bench.latency.report import Report, statistics_of
-from sld_edge.bench.latency.table import gib, seconds
+from sld_edge.bench.latency.report import Report
+from sld_edge.bench.latency.table import gib, seconds, share_cells
 
 _COLOURS = 8
 _TEMPLATE = "page.html"
@@ -35,12 +36,20 @@ def page_from_report(report: Report) -> str:
         ),
         stages=stage_plot(cases),
         stage_table=_stage_table(report),
+        shares=html.table(
+            ("outside the networks", *OUTSIDE, "together", "95 %"),
+            ([case.name, *share_cells(case)] for case in cases),
+        ),
         sweeps="".join(
             f"<h2>Sweep over {escape(axis)}</h2><figure>{plot}</figure>"
             for axis, plot in sweep_plots(cases)
         ),
         distributions="".join(f"<figure>{distribution_plot(case)}</figure>" for case in cases),
         cold=_cold_table(report),
+        targets=html.table(
+            ("promise", "limit", "measured", "verdict"),
+            (target.cells() for target in targets_of(report)),
+        ),
         machine=_facts(report),
         command=escape(report.command),
         colours="\n".join(
@@ -52,7 +61,7 @@ def page_from_report(report: Report) -> str:
 
 def _image_table(report: Report) -> str:
     head = ("case", "runs", "p50", "95 % of p50", "mean", "p90", "p99", "min", "max", "step p50",
-            "steps/s", "outside networks", "peak memory", "J/image")  # fmt: skip
+            "steps/s", "host a step", "peak memory", "J/image")  # fmt: skip
     rows = []
     for case in report.cases:
         found = statistics_of(case)
@@ -66,7 +75,7 @@ def _image_table(report: Report) -> str:
             *(seconds(image[name]) for name in ("mean", "p90", "p99", "min", "max")),
             seconds(step["p50"]) if step else "–",
             f"{found['steps_per_second']:.3g}" if step else "–",
-            f"{found['overhead_share']:.2%}",
+            seconds(found["host_step"]["p50"]) if "host_step" in found else "–",
             gib(case.peak_bytes),
             f"{joules:.1f}" if case.joules_per_image else "–",
         ])  # fmt: skip
