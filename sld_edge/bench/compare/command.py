@@ -83,10 +83,12 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     from sld_edge.bench.latency.table import LiveLine
     from sld_edge.bench.machine import ActivityMeter
     from sld_edge.bench.originals import require_originals
+    from sld_edge.bench.report_file import check_writable
     from sld_edge.bundle import Bundle
 
     if options["steps"] < 1 or options["repeats"] < 1:
         raise InvalidInput("--steps and --repeats must be 1 or more")
+    check_writable(options["json_file"])
     if not (checkpoint / "model_index.json").is_file():
         raise BundleError("no diffusers checkpoint here", value=str(checkpoint))
     opened = Bundle.open(bundle)
@@ -185,21 +187,17 @@ def _report(
 def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str, Any]) -> None:
     from sld_edge.bench.compare.table import print_comparison
     from sld_edge.bench.latency.table import result_console
-    from sld_edge.bundle import write_atomically
+    from sld_edge.bench.report_file import write_report
 
-    data = json.dumps(report, indent=1) + "\n"
-    file = options["json_file"]
-    if str(file) == "-":
-        click.echo(data, nl=False)
-    else:
+    if file := options["json_file"]:
+        write_report(file, json.dumps(report, indent=1).encode() + b"\n")
+    if str(file) != "-":
         print_comparison(report, result_console())
-    try:
-        if file and str(file) != "-":
-            write_atomically(file, data.encode())
-        if options["pictures"]:
+    if options["pictures"]:
+        try:
             _save_pictures(outcomes, options["pictures"])
-    except OSError as error:
-        raise ImageFileError(f"cannot write {error.filename} ({error.strerror})") from None
+        except OSError as error:
+            raise ImageFileError(f"cannot write {error.filename} ({error.strerror})") from None
 
 
 def _save_pictures(outcomes: Sequence[Outcome], folder: Path) -> None:

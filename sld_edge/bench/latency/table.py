@@ -70,9 +70,11 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"warning: {line}", style="yellow", highlight=False)
 
 
-def target_table(targets: Sequence[Target]) -> Table:
+def target_table(
+    targets: Sequence[Target], title: str = "promised for SD 1.5 at 512x512 on 2 cores"
+) -> Table:
     """What was promised, what was measured, and whether that shows it."""
-    table = Table(title="promised for SD 1.5 at 512x512 on 2 cores", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for column in ("promise", "limit", "measured", "verdict"):
         table.add_column(column)
     for target in targets:
