@@ -6,12 +6,13 @@ same numbers, and says what it is a measurement of.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sld_edge.bench.stats import Interval
 
-Verdict = Literal["met", "missed", "met, within the noise", "missed, within the noise", "not shown"]
+Verdict = Literal["met", "missed", "likely met", "likely missed", "not shown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +20,13 @@ class Target:
     """One promise and what was measured.
 
     Args:
-        name: What is promised, and of which case.
+        name: What is promised.
         limit: The number to reach.
         at_least: Whether more is better; otherwise less is.
         unit: ``"x"``, ``"%"``, ``"ms"`` or ``"s"``, for people.
         measured: A median with its interval, or None where there is none that counts.
         why: Why there is none.
+        case: Which of several measured cases it is about.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Target:
     unit: str
     measured: Interval | None
     why: str = ""
+    case: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -42,19 +45,27 @@ class Target:
         ends = (self.measured.low, self.measured.high)
         met, *certain = (self._holds(value) for value in (self.measured.value, *ends))
         if met:
-            return "met" if all(certain) else "met, within the noise"
-        return "missed, within the noise" if any(certain) else "missed"
+            return "met" if all(certain) else "likely met"
+        return "likely missed" if any(certain) else "missed"
+
+    @property
+    def wanted(self) -> str:
+        """The limit for people."""
+        return f"{'≥' if self.at_least else '≤'} {self._shown(self.limit)}"
 
     def cells(self) -> tuple[str, str, str, str]:
         """Name, limit, measurement and verdict for people."""
-        sense = "≥" if self.at_least else "≤"
-        limit = f"{sense} {self._shown(self.limit)}"
         if self.measured is None:
-            return self.name, limit, self.why, self.verdict
+            return self.name, self.wanted, self.why, self.verdict
         low, high = self._shown(self.measured.low), self._shown(self.measured.high)
         value = self._shown(self.measured.value)
         span = "" if low == high == value else f" ({low} – {high})"
-        return self.name, limit, value + span, self.verdict
+        return self.name, self.wanted, value + span, self.verdict
+
+    def short(self) -> str:
+        """Measurement and verdict for people, without the interval."""
+        shown = self.why if self.measured is None else self._shown(self.measured.value)
+        return f"{shown}, {self.verdict}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything, verdict included; seconds and shares as plain numbers."""
@@ -68,6 +79,16 @@ class Target:
         return shown.get(self.unit, f"{value:.3g} {self.unit}")
 
 
-def exactly(value: float) -> Interval:
-    """A number that was measured once, or of which no spread is known."""
-    return Interval(value=value, low=value, high=value)
+def rows_of(targets: Sequence[Target]) -> tuple[list[str], list[list[str]]]:
+    """A table for people: a row for each promise, or for each case where there are several."""
+    if len({target.case for target in targets}) <= 1:
+        head = ["promise", "limit", "measured", "verdict"]
+        return head, [list(target.cells()) for target in targets]
+    names = dict.fromkeys((target.name, target.wanted) for target in targets)
+    found: dict[str, dict[str, str]] = {}
+    for target in targets:
+        found.setdefault(target.case, {})[target.name] = target.short()
+    head = ["case", *(f"{name}: {wanted}" for name, wanted in names)]
+    return head, [
+        [case, *(cells.get(name, "") for name, _ in names)] for case, cells in found.items()
+    ]

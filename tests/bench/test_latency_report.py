@@ -188,7 +188,7 @@ def promised(report: Report) -> dict[str, tuple[float, str]]:
     found = {}
     for target in targets_of(report):
         assert target.measured is not None
-        found[target.name.split(": ")[1]] = (target.measured.value, target.verdict)
+        found[target.name] = (target.measured.value, target.verdict)
     return found
 
 

@@ -6,7 +6,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,12 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             ) as pipe:
                 for case in same_engine:
                     found[case] = measure_case(
-                        pipe, clock, case, name=names[case], plan=plan, watch=live.watch
+                        pipe,
+                        clock,
+                        case,
+                        name=names[case],
+                        plan=replace(plan, place=len(found)),
+                        watch=live.watch,
                     )
             if options["cold"]:
                 # After the steady state, and with our own engines released: memory is for one at a time.

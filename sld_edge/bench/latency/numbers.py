@@ -48,6 +48,15 @@ def start_ratio(starts: Sequence[ColdStart]) -> Interval | None:
     return ratio_interval(second, first) if first and second else None
 
 
+def engine_lines(report: Report) -> dict[str, list[str]]:
+    """What ran each graph, every different answer of a sweep once."""
+    found: dict[str, dict[str, None]] = {}
+    for case in report.cases:
+        for kind, line in case.engines.items():
+            found.setdefault(kind, {})[line] = None
+    return {kind: list(lines) for kind, lines in found.items()}
+
+
 def targets_of(report: Report) -> list[Target]:
     """What this project promises of every case, with what was measured of it."""
     found = []
@@ -55,25 +64,25 @@ def targets_of(report: Report) -> list[Target]:
         numbers = statistics_of(case)
         outside = Interval(**numbers["outside_networks"])
         found.append(
-            Target(name=f"{case.name}: time of a call outside the networks", limit=0.005,
+            Target(case=case.name, name="time of a call outside the networks", limit=0.005,
                    at_least=False, unit="%", measured=outside)
         )  # fmt: skip
         if host := case.series("host_step"):
             found.append(
-                Target(name=f"{case.name}: host time of a step outside the network", limit=1e-3,
+                Target(case=case.name, name="host time of a step outside the network", limit=1e-3,
                        at_least=False, unit="ms", measured=median_interval(host))
             )  # fmt: skip
         if not case.cold:
             continue
         found.append(
-            Target(name=f"{case.name}: second start to first step, of the first start's", limit=0.4,
+            Target(case=case.name, name="second start to first step, of the first start's", limit=0.4,
                    at_least=False, unit="%", measured=start_ratio(case.cold),
                    why="no further start was made")
         )  # fmt: skip
         if (weights := report.bundle["weight_bytes"]) and report.bundle["precision"] == "fp32":
             peak = median_interval([start.peak_bytes / weights for start in case.cold])
             found.append(
-                Target(name=f"{case.name}: peak memory of a fresh process, of the weights on disk", limit=1.25,
+                Target(case=case.name, name="peak memory of a fresh process, of the weights on disk", limit=1.25,
                        at_least=False, unit="x", measured=peak)
             )  # fmt: skip
     return found

@@ -9,10 +9,13 @@ from rich.status import Status
 from rich.table import Table
 
 from sld_edge.bench.latency.clock import OUTSIDE, STAGES, Run
-from sld_edge.bench.latency.numbers import statistics_of, targets_of
+from sld_edge.bench.latency.numbers import engine_lines, statistics_of, targets_of
 from sld_edge.bench.latency.report import CaseReport, Report
 from sld_edge.bench.stats import median_interval
-from sld_edge.bench.targets import Target
+from sld_edge.bench.targets import Target, rows_of
+
+#: Columns of a case's rates and costs.
+RATES = ("step p50", "steps/s", "images/s", "host a step", "peak memory", "on the GPU", "J/image")
 
 
 class LiveLine:
@@ -57,8 +60,8 @@ def print_report(report: Report, console: Console) -> None:
         f"[bold]{report.bundle['name']}[/bold] {report.bundle['precision']}, "
         f"{machine['cpu']}, {machine['usable_cores']} cores, {machine['memory_gib']} GiB"
     )
-    for kind, line in report.cases[0].engines.items():
-        console.print(f"  {kind}: {line}", style="dim", highlight=False)
+    for kind, lines in engine_lines(report).items():
+        console.print(f"  {kind}: {' | '.join(lines)}", style="dim", highlight=False)
     console.print(_image_table(report))
     console.print(_rate_table(report))
     console.print(_stage_table(report))
@@ -74,11 +77,12 @@ def target_table(
     targets: Sequence[Target], title: str = "promised for SD 1.5 at 512x512 on 2 cores"
 ) -> Table:
     """What was promised, what was measured, and whether that shows it."""
+    head, rows = rows_of(targets)
     table = Table(title=title, title_justify="left")
-    for column in ("promise", "limit", "measured", "verdict"):
+    for column in head:
         table.add_column(column)
-    for target in targets:
-        table.add_row(*target.cells())
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -128,21 +132,25 @@ def _image_table(report: Report) -> Table:
 
 
 def _rate_table(report: Report) -> Table:
-    table = _table("rates and costs", "case", "step p50", "steps/s", "images/s", "host a step",
-                   "peak memory", "J/image")  # fmt: skip
+    table = _table("rates and costs", "case", *RATES)
     for case in report.cases:
-        found = statistics_of(case)
-        joules = sum(case.joules_per_image.values())
-        table.add_row(
-            case.name,
-            seconds(found["step"]["p50"]) if "step" in found else "–",
-            f"{found['steps_per_second']:.3g}" if "step" in found else "–",
-            f"{found['images_per_second']:.3g}",
-            seconds(found["host_step"]["p50"]) if "host_step" in found else "–",
-            gib(case.peak_bytes),
-            f"{joules:.1f}" if case.joules_per_image else "–",
-        )
+        table.add_row(case.name, *rate_cells(case))
     return table
+
+
+def rate_cells(case: CaseReport) -> list[str]:
+    """The values of :data:`RATES`, a dash where there is none."""
+    found = statistics_of(case)
+    joules = sum(case.joules_per_image.values())
+    return [
+        seconds(found["step"]["p50"]) if "step" in found else "–",
+        f"{found['steps_per_second']:.3g}" if "step" in found else "–",
+        f"{found['images_per_second']:.3g}",
+        seconds(found["host_step"]["p50"]) if "host_step" in found else "–",
+        gib(case.peak_bytes),
+        gib(case.device_bytes),
+        f"{joules:.1f}" if case.joules_per_image else "–",
+    ]
 
 
 def _stage_table(report: Report) -> Table:
@@ -154,7 +162,9 @@ def _stage_table(report: Report) -> Table:
 
 
 def _share_table(report: Report) -> Table:
-    table = _table("share of a call outside the networks", "case", *OUTSIDE, "together", "95 %")
+    table = _table(
+        "share of a call outside the networks", "case", *OUTSIDE, "together", "95 % of it"
+    )
     for case in report.cases:
         table.add_row(case.name, *share_cells(case))
     return table
