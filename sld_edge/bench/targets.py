@@ -51,7 +51,7 @@ class Target:
     @property
     def wanted(self) -> str:
         """The limit for people."""
-        return f"{'≥' if self.at_least else '≤'} {self._shown(self.limit)}"
+        return f"{'≥' if self.at_least else '≤'}\u00a0{self._shown(self.limit)}"
 
     def cells(self) -> tuple[str, str, str, str]:
         """Name, limit, measurement and verdict for people."""

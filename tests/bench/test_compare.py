@@ -6,6 +6,8 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from rich.console import Console
 from sld_edge.bench.compare import interleave
 from sld_edge.bench.compare.interleave import Outcome, Turns, run_in_turns
 from sld_edge.bench.compare.marks import Marks
+from sld_edge.bench.compare.page import page_from_report
 from sld_edge.bench.compare.peers import BY_NAME, PEERS, command_for, process_of
 from sld_edge.bench.compare.picture import IDENTICAL, is_flat, psnr
 from sld_edge.bench.compare.report import contrast, result_of
@@ -21,6 +24,7 @@ from sld_edge.bench.compare.table import print_comparison
 from sld_edge.bench.compare.targets import targets_of
 from sld_edge.bench.compare.task import Task, Unavailable
 from sld_edge.errors import InvalidInput
+from tests.bench.browser import count_of, draw
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
@@ -206,6 +210,20 @@ def test_peers_of_one_process_share_its_weights() -> None:
     assert process_of(BY_NAME["ours"]) == process_of(BY_NAME["ours-off"])
 
 
+def test_peers_of_one_process_are_started_alike(
+    tmp_path: Path,
+) -> None:
+    for peer in PEERS:
+        if peer.environment:
+            python = tmp_path / peer.environment / "bin" / "python"
+            python.parent.mkdir(parents=True, exist_ok=True)
+            python.touch()
+    commands: dict[str, list[str]] = {}
+    for peer in PEERS:
+        command = command_for(peer, peers_folder=tmp_path)
+        assert commands.setdefault(process_of(peer), command) == command
+
+
 def promised(*outcomes: Outcome) -> dict[str, tuple[str, str]]:
     """Measured value and verdict of every promise by the peer's title."""
     found = [target.cells() for target in targets_of(result_of(outcomes))]
@@ -226,19 +244,45 @@ def test_promises_are_judged_by_the_ratios_that_count() -> None:
     assert "sld-edge does not count: a picture shows next to nothing" in measured
 
 
-def test_the_table_says_what_does_not_count(tmp_path: Path) -> None:
+def report_of(outcomes: list[Outcome]) -> dict[str, Any]:
+    return {"bundle": {"name": "x & <y>"}, "created": "2026-11-25T10:00:00+00:00", "command": "sld-bench compare <a> b",
+            "steps": 3, "size": "64x64", "threads": 2, "precision": "fp32", "machine": {"cpu": "a cpu"},
+            "activity": {"others": 0.5, "stolen": 0.0}, "peers": result_of(outcomes),
+            "safe_against_off_psnr_db": IDENTICAL, "warnings": ["a warning"]}  # fmt: skip
+
+
+def mixed_outcomes() -> list[Outcome]:
+    """Some that count, one that is black, one that is missing."""
     black = outcome_of("safe-openvino", 3.0, np.zeros_like(PICTURE))
-    outcomes = [outcome_of("ours", 3.0), outcome_of("safe-eager", 12.0), black,
-                Outcome(peer=BY_NAME["optimum-onnx"], skipped="not installed")]  # fmt: skip
-    report = {"bundle": {"name": "x"}, "steps": 3, "size": "64x64", "threads": 2, "precision": "fp32",
-              "machine": {"cpu": "a cpu"}, "peers": result_of(outcomes),
-              "safe_against_off_psnr_db": IDENTICAL, "warnings": ["a warning"]}  # fmt: skip
+    return [outcome_of("ours", 3.0), outcome_of("safe-eager", 12.0), black,
+            Outcome(peer=BY_NAME["optimum-onnx"], skipped="not installed")]  # fmt: skip
+
+
+def test_chromium_draws_the_page(tmp_path: Path) -> None:
+    page = page_from_report(report_of(mixed_outcomes()))
+    assert "<script" not in page
+    assert "x &amp; &lt;y&gt;" in page
+    assert "50.0% of all cores" in page
+    assert "does not count: diffusers Safe, OpenVINO three-row UNet: a picture shows" in page
+    dom, pixels = draw(page, tmp_path, height=1500)
+    drawing = ElementTree.fromstring(dom[dom.index("<svg") : dom.index("</svg>") + 6])
+    bars = {bar.get("class"): float(bar.get("width", 0)) for bar in drawing.iter("rect")}
+    # Ours, 3 s; the reference, 12 s, as long as the axis; black, 3 s in the colour of what does not count.
+    assert bars["c1"] == pytest.approx(4 * bars["c0"], abs=0.1)
+    assert bars["c2"] == bars["c0"]
+    for colour in ("2f7fd1", "7b8790", "c9503c"):
+        assert count_of(pixels, colour) > 500
+
+
+def test_the_table_says_what_does_not_count() -> None:
+    outcomes = mixed_outcomes()
+    report = report_of(outcomes)
     console = Console(width=200, record=True, file=io.StringIO())
     print_comparison(report, console)
     text = console.export_text()
     for words in ("4.00 (4.00–4.00)", "reference", "flat (!)", "unsafe", "the same picture (!)",
                   "skipped Optimum ONNX Runtime: not installed", "warning: a warning",
-                  "does not count: diffusers Safe on an OpenVINO three-row UNet: a picture shows"):  # fmt: skip
+                  "does not count: diffusers Safe, OpenVINO three-row UNet: a picture shows"):  # fmt: skip
         assert words in text
 
 

@@ -69,6 +69,7 @@ _ROOM = 2.2
               type=click.Path(path_type=Path), help="Where `make peers` put the environments.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write one page.")
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path),
@@ -88,7 +89,7 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
 
     if options["steps"] < 1 or options["repeats"] < 1:
         raise InvalidInput("--steps and --repeats must be 1 or more")
-    check_writable(options["json_file"])
+    check_writable(options["json_file"], options["html_file"])
     if not (checkpoint / "model_index.json").is_file():
         raise BundleError("no diffusers checkpoint here", value=str(checkpoint))
     opened = Bundle.open(bundle)
@@ -185,12 +186,15 @@ def _report(
 
 
 def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str, Any]) -> None:
+    from sld_edge.bench.compare.page import page_from_report
     from sld_edge.bench.compare.table import print_comparison
     from sld_edge.bench.latency.table import result_console
     from sld_edge.bench.report_file import write_report
 
     if file := options["json_file"]:
         write_report(file, json.dumps(report, indent=1).encode() + b"\n")
+    if page := options["html_file"]:
+        write_report(page, page_from_report(report).encode())
     if str(file) != "-":
         print_comparison(report, result_console())
     if options["pictures"]:

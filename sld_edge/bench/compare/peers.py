@@ -59,7 +59,7 @@ PEERS: tuple[Peer, ...] = (
     Peer(name=_SAFE, title="diffusers Safe, eager", branches=3, reference=_SAFE, adapter="torch_safe"),
     Peer(name=_PLAIN, title="diffusers plain, eager", branches=2, reference=_PLAIN,
          adapter="torch_safe"),
-    Peer(name="safe-openvino", title="diffusers Safe on an OpenVINO three-row UNet", branches=3,
+    Peer(name="safe-openvino", title="diffusers Safe, OpenVINO three-row UNet", branches=3,
          reference=_SAFE, adapter="torch_safe", process="openvino", follows=True),
     Peer(name="safe-compiled", title="diffusers Safe, torch.compile", branches=3, reference=_SAFE,
          adapter="torch_safe", process="compiled"),
@@ -92,4 +92,6 @@ def command_for(peer: Peer, *, peers_folder: Path) -> list[str]:
 
 def process_of(peer: Peer) -> str:
     """Peers with the same answer share a worker."""
-    return peer.process or peer.environment or peer.adapter
+    if peer.environment:
+        return f"{peer.adapter}-in-{peer.environment}"
+    return f"{peer.adapter}-{peer.process}" if peer.process else peer.adapter

@@ -12,7 +12,7 @@ from sld_edge.bench.compare.picture import IDENTICAL
 from sld_edge.bench.compare.targets import targets_of
 from sld_edge.bench.latency.table import seconds, target_table
 
-_COLUMNS = (
+COLUMNS = (
     "rows",
     "step p50",
     "image p50",
@@ -21,6 +21,12 @@ _COLUMNS = (
     "per row",
     "PSNR",
     "judged",
+)
+
+_LEGEND = (
+    "step and image ratios: three rows against sld-edge, two rows against sld-edge with safety off; "
+    "per row: a step's time divided by its rows, against sld-edge",
+    "PSNR: as decoded, whatever a checker withheld; the worst round, to its reference",
 )
 
 
@@ -38,45 +44,43 @@ def print_comparison(report: dict[str, Any], console: Console) -> None:
             )
     table = Table(title="in turns; a ratio above 1: sld-edge is faster", title_justify="left")
     table.add_column("pipeline")
-    for column in _COLUMNS:
+    for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for entry in entries:
         if "skipped" not in entry:
-            table.add_row(*_row(entry))
+            table.add_row(*row_of(entry))
     console.print(table)
-    for line in _notes(report, entries):
+    for line in (*_LEGEND, acted_line(report)):
         console.print(line, style="dim", highlight=False)
     console.print(target_table(targets_of(entries)))
-    for entry in entries:
-        if "skipped" in entry:
-            console.print(f"skipped {entry['title']}: {entry['skipped']}", highlight=False)
-        elif not entry["counts"]:
-            console.print(
-                f"does not count: {entry['title']}: {entry['reason']}", style="red", highlight=False
-            )
+    for line in left_out(entries):
+        console.print(line, style="red", highlight=False)
     for line in report["warnings"]:
         console.print(f"warning: {line}", style="yellow", highlight=False)
 
 
-def _notes(report: dict[str, Any], entries: Sequence[dict[str, Any]]) -> list[str]:
-    lines = [
-        "step and image ratios: three rows against sld-edge, two rows against sld-edge with safety off; "
-        "per row: a step's time divided by its rows, against sld-edge",
+def left_out(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for each pipeline that was skipped or does not count, with the reason."""
+    return [
+        f"skipped {entry['title']}: {entry['skipped']}"
+        if "skipped" in entry
+        else f"does not count: {entry['title']}: {entry['reason']}"
+        for entry in entries
+        if "skipped" in entry or not entry["counts"]
     ]
-    if any("psnr_db" in entry for entry in entries):
-        lines.append(
-            "PSNR: as decoded, whatever a checker withheld; the worst round, to its reference"
-        )
+
+
+def acted_line(report: dict[str, Any]) -> str:
+    """Whether safety changed the picture, as far as is known."""
     acted = report["safe_against_off_psnr_db"]
-    if acted is not None:
-        lines.append(
-            "safety acted: sld-edge with and without it are "
-            + ("the same picture (!)" if acted == IDENTICAL else f"{acted:.1f} dB apart")
-        )
-    return lines
+    if acted is None:
+        return "whether safety acted is not known: sld-edge was not run with and without it, or gave flat pictures"
+    apart = "the same picture (!)" if acted == IDENTICAL else f"{acted:.1f} dB apart"
+    return f"safety acted: sld-edge with and without it are {apart}"
 
 
-def _row(entry: dict[str, Any]) -> list[str]:
+def row_of(entry: dict[str, Any]) -> list[str]:
+    """The cells of :data:`COLUMNS`, the title in front."""
     ratios = entry["against_ours"]
     flags = entry["flagged"]
     judged = "–" if flags is None else "unsafe" if all(flags) else "mixed" if any(flags) else "safe"

@@ -1,10 +1,8 @@
-"""The measurement as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""The measurement as one HTML page."""
 
 from __future__ import annotations
 
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Any
 
 from sld_edge.bench import html
@@ -21,48 +19,50 @@ from sld_edge.bench.latency.report import Report
 from sld_edge.bench.latency.table import RATES, gib, rate_cells, seconds, share_cells
 from sld_edge.bench.targets import rows_of
 
-_COLOURS = 8
-_TEMPLATE = "page.html"
+_ACTIVITY = {
+    "others": "used by other processes meanwhile",
+    "stolen": "taken by the hypervisor meanwhile",
+    "load_before": "load average before",
+    "load_after": "load average after",
+}
 
 
 def page_from_report(report: Report) -> str:
     """The whole page."""
     cases = report.cases
     room = room_for([case.name for case in cases])
-    template = Template(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
-    return template.substitute(
-        title=escape(f"Latency of {report.bundle['name']}"),
-        subtitle=escape(
+    return html.whole_page(
+        __package__,
+        title=f"Latency of {report.bundle['name']}",
+        subtitle=(
             f"{report.created} · {report.bundle['precision']} bundle {report.bundle['digest'][:12]} · "
             f"{report.machine['cpu']}, {report.machine['usable_cores']} cores"
         ),
-        warnings=html.warnings(report.warnings),
-        images=_image_table(report),
-        legend="".join(
-            f'<span><i style="background: var(--{index})"></i>{escape(name)}</span>'
-            for index, name in enumerate(GROUPS)
-        ),
-        stages=stage_plot(cases),
-        stage_table=_stage_table(report),
-        shares=html.table(
-            ("outside the networks", *OUTSIDE, "together", "95 % of it"),
-            ([case.name, *share_cells(case)] for case in cases),
-        ),
-        sweeps="".join(
-            f"<h2>Sweep over {escape(axis)}</h2><figure>{plot}</figure>"
-            for axis, plot in sweep_plots(cases)
-        ),
-        distributions="".join(
-            f"<figure>{distribution_plot(case, room)}</figure>" for case in cases
-        ),
-        cold=_cold_table(report),
-        targets=html.table(*rows_of(targets_of(report))),
-        machine=_facts(report),
-        command=escape(report.command),
-        colours="\n".join(
-            f".c{index} {{ fill: var(--{index}); }} .s{index} {{ stroke: var(--{index}); }}"
-            for index in range(_COLOURS)
-        ),
+        command=report.command,
+        warning_lines=report.warnings,
+        parts={
+            "images": _image_table(report),
+            "legend": "".join(
+                f'<span><i style="background: var(--{index})"></i>{escape(name)}</span>'
+                for index, name in enumerate(GROUPS)
+            ),
+            "stages": stage_plot(cases),
+            "stage_table": _stage_table(report),
+            "shares": html.table(
+                ("outside the networks", *OUTSIDE, "together", "95 % of it"),
+                ([case.name, *share_cells(case)] for case in cases),
+            ),
+            "sweeps": "".join(
+                f"<h2>Sweep over {escape(axis)}</h2><figure>{plot}</figure>"
+                for axis, plot in sweep_plots(cases)
+            ),
+            "distributions": "".join(
+                f"<figure>{distribution_plot(case, room)}</figure>" for case in cases
+            ),
+            "cold": _cold_table(report),
+            "targets": html.table(*rows_of(targets_of(report))),
+            "machine": _facts(report),
+        },
     )
 
 
@@ -109,16 +109,26 @@ def _cold_table(report: Report) -> str:
 
 
 def _facts(report: Report) -> str:
+    engines = {f"engine, {kind}": " | ".join(lines) for kind, lines in engine_lines(report).items()}
+    return machine_facts({**report.machine, **engines}, report.activity)
+
+
+def machine_facts(machine: dict[str, Any], activity: dict[str, Any]) -> str:
+    """A table of what the machine is and what it did meanwhile, as far as it tells."""
     facts: list[tuple[str, Any]] = [
-        *report.machine.items(),
-        *((f"activity, {key}", value) for key, value in report.activity.items()),
-        *((f"engine, {kind}", lines) for kind, lines in engine_lines(report).items()),
+        *machine.items(),
+        *((_ACTIVITY[key], _share(activity.get(key))) for key in ("others", "stolen")),
+        *((_ACTIVITY[key], activity.get(key)) for key in ("load_before", "load_after")),
     ]
     return html.facts(
         (key.replace("_", " "), _plain(value))
         for key, value in facts
         if value not in (None, [], {})
     )
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1%} of all cores"
 
 
 def _plain(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sld_edge.bench.html import COLOURS
 from sld_edge.bench.latency import svg
 from sld_edge.bench.latency.case import Case, names_of, varied_axes
 from sld_edge.bench.latency.report import CaseReport
@@ -28,7 +29,6 @@ _NARROWEST, _WIDEST, _LETTER = 120.0, 330.0, 7.2
 _RIGHT = 24.0
 _ROW = 34.0
 _NUMERIC = ("steps", "batch", "threads", "size")
-_MOST_SERIES = 8
 _ASIDE = 9.0
 
 
@@ -116,7 +116,7 @@ def _sweep_plot(axis: str, cases: Sequence[CaseReport]) -> str:
     parts.append(
         svg.text((left + right) / 2, bottom + 32, axis, class_="tick", text_anchor="middle")
     )
-    shown = series[:_MOST_SERIES]
+    shown = series[:COLOURS]
     for index, (name, members) in enumerate(shown):
         # Between names there is room to lay side by side what would cover each other.
         aside = 0.0 if axis in _NUMERIC else _ASIDE * (index - (len(shown) - 1) / 2)
@@ -130,12 +130,10 @@ def _sweep_plot(axis: str, cases: Sequence[CaseReport]) -> str:
             svg.element("rect", x=right + 16, y=y, width=12, height=12, class_=f"c{index}")
         )
         parts.append(svg.text(right + 34, y + 10, _cut(name, 36), class_="tick"))
-    if len(series) > _MOST_SERIES:
-        y = top + 20 * _MOST_SERIES + 10
+    if len(series) > COLOURS:
+        y = top + 20 * COLOURS + 10
         parts.append(
-            svg.text(
-                right + 16, y, f"and {len(series) - _MOST_SERIES} more in the table", class_="tick"
-            )
+            svg.text(right + 16, y, f"and {len(series) - COLOURS} more in the table", class_="tick")
         )
     return svg.drawing(parts, width=_WIDTH, height=bottom + 40, label=f"sweep over {axis}")
 
