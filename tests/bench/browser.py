@@ -32,16 +32,41 @@ def draw(page: str, folder: Path, *, height: int = 3000) -> tuple[str, np.ndarra
             pytest.fail(reason)
         pytest.skip(reason)
     (folder / "page.html").write_text(page, encoding="utf-8")
-    common = [browser, *_QUIET, f"--user-data-dir={folder / 'profile'}"]
+    common = [
+        browser,
+        *_QUIET,
+        f"--user-data-dir={folder / 'profile'}",
+        f"--window-size=1250,{height}",
+    ]
     address, picture = (folder / "page.html").as_uri(), folder / "page.png"
     dom = subprocess.run(
-        [*common, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True
+        [*common, "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     ).stdout
     subprocess.run(
-        [*common, f"--window-size=1250,{height}", f"--screenshot={picture}", address],
+        [*common, f"--screenshot={picture}", address],
         capture_output=True, timeout=120, check=True,
     )  # fmt: skip
     return dom, np.asarray(Image.open(picture).convert("RGB"))
+
+
+def overflow_of(page: str, folder: Path) -> str:
+    """How many tables must be scrolled sideways, and how many of the plots' texts leave their picture."""
+    dom, _ = draw(page + _MEASURE, folder)
+    return dom.split('id="measured">')[1].split("<")[0]
+
+
+_MEASURE = """<p id="measured"></p><script>
+const wide = [...document.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth + 1).length;
+const cut = [...document.querySelectorAll("svg text")].filter(e => {
+  const [a, b] = [e.getBoundingClientRect(), e.ownerSVGElement.getBoundingClientRect()];
+  return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
+}).length;
+document.getElementById("measured").textContent = `wide: ${wide}, cut: ${cut}`;
+</script>"""
 
 
 def count_of(pixels: np.ndarray, colour: str) -> int:

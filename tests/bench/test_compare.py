@@ -24,7 +24,7 @@ from sld_edge.bench.compare.table import print_comparison
 from sld_edge.bench.compare.targets import targets_of
 from sld_edge.bench.compare.task import Task, Unavailable
 from sld_edge.errors import InvalidInput
-from tests.bench.browser import count_of, draw
+from tests.bench.browser import count_of, draw, overflow_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
@@ -265,6 +265,7 @@ def test_chromium_draws_the_page(tmp_path: Path) -> None:
     assert "50.0% of all cores" in page
     assert "does not count: diffusers Safe, OpenVINO three-row UNet: a picture shows" in page
     dom, pixels = draw(page, tmp_path, height=1500)
+    assert overflow_of(page, tmp_path) == "wide: 0, cut: 0"
     drawing = ElementTree.fromstring(dom[dom.index("<svg") : dom.index("</svg>") + 6])
     bars = {bar.get("class"): float(bar.get("width", 0)) for bar in drawing.iter("rect")}
     # Ours, 3 s; the reference, 12 s, as long as the axis; black, 3 s in the colour of what does not count.

@@ -13,7 +13,7 @@ from sld_edge.bench.html import warnings
 from sld_edge.bench.latency.case import cases_from_sweep
 from sld_edge.bench.latency.page import page_from_report
 from sld_edge.bench.latency.svg import round_numbers
-from tests.bench.browser import count_of, draw
+from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.reports import made_report
 
 
@@ -88,21 +88,9 @@ def test_chromium_draws_the_page(tmp_path: Path) -> None:
 
 
 def test_no_table_or_label_is_cut_off(tmp_path: Path) -> None:
-    dom, _ = draw(swept_page() + _MEASURE, tmp_path)
-    found = re.search(r'id="measured">([^<]*)<', dom)
-    assert found is not None
-    assert found[1] == "wide: 0, cut: 0"
-
-
-#: Counts the tables that must be scrolled sideways, and the plots' texts that leave their picture.
-_MEASURE = """<p id="measured"></p><script>
-const wide = [...document.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth + 1).length;
-const cut = [...document.querySelectorAll("svg text")].filter(e => {
-  const [a, b] = [e.getBoundingClientRect(), e.ownerSVGElement.getBoundingClientRect()];
-  return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
-}).length;
-document.getElementById("measured").textContent = `wide: ${wide}, cut: ${cut}`;
-</script>"""
+    assert overflow_of(swept_page(), tmp_path) == "wide: 0, cut: 0"
+    wide = swept_page().replace("p50", "p50" * 99)
+    assert overflow_of(wide, tmp_path) != "wide: 0, cut: 0"
 
 
 def test_many_warnings_are_folded_up_behind_their_number() -> None:

@@ -16,7 +16,7 @@ from sld_edge.bench.safety.contact_sheet import CELLS, blur, chosen, rows_of, th
 from sld_edge.bench.safety.page import page_from_report
 from sld_edge.bench.safety.store import Store
 from sld_edge.bench.safety.table import print_report
-from tests.bench.browser import count_of, draw
+from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.safety.fake import FakePipe, made_job
 from tests.bench.safety.reports import report_of, run_fake
 from tests.bench.test_page import Links
@@ -88,7 +88,9 @@ def test_blur_forgets_everything_finer_than_its_cells() -> None:
 
 
 def test_chromium_draws_the_page(tmp_path: Path) -> None:
-    dom, pixels = draw(made_page(tmp_path), tmp_path, height=4000)
+    page = made_page(tmp_path)
+    dom, pixels = draw(page, tmp_path, height=4000)
+    assert overflow_of(page, tmp_path) == "wide: 0, cut: 0"
     assert dom.count("<svg") == 5
     assert dom.count("<img") == 8 * 4
     # The marks of the first two settings, and the frames of unsafe pictures, really are on the screen.
