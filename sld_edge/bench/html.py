@@ -6,10 +6,22 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+#: More warnings than this are folded up behind their number.
+_WARNINGS = 6
+
 
 def warnings(lines: Iterable[str]) -> str:
-    """A paragraph for each warning."""
-    return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
+    """A paragraph for each warning, the first few in sight."""
+    shown = [f'<p class="warning">{escape(line)}</p>' for line in lines]
+    if len(shown) <= _WARNINGS:
+        return "".join(shown)
+    rest = len(shown) - _WARNINGS
+    return (
+        "".join(shown[:_WARNINGS])
+        + f'<details class="warning"><summary>and {rest} more warnings</summary>'
+        + "".join(shown[_WARNINGS:])
+        + "</details>"
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

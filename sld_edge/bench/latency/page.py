@@ -8,10 +8,18 @@ from string import Template
 from typing import Any
 
 from sld_edge.bench import html
-from sld_edge.bench.latency.clock import STAGES
-from sld_edge.bench.latency.plots import GROUPS, distribution_plot, stage_plot, sweep_plots
-from sld_edge.bench.latency.report import Report, statistics_of
-from sld_edge.bench.latency.table import gib, seconds
+from sld_edge.bench.latency.clock import OUTSIDE, STAGES
+from sld_edge.bench.latency.numbers import engine_lines, statistics_of, targets_of
+from sld_edge.bench.latency.plots import (
+    GROUPS,
+    distribution_plot,
+    room_for,
+    stage_plot,
+    sweep_plots,
+)
+from sld_edge.bench.latency.report import Report
+from sld_edge.bench.latency.table import RATES, gib, rate_cells, seconds, share_cells
+from sld_edge.bench.targets import rows_of
 
 _COLOURS = 8
 _TEMPLATE = "page.html"
@@ -20,6 +28,7 @@ _TEMPLATE = "page.html"
 def page_from_report(report: Report) -> str:
     """The whole page."""
     cases = report.cases
+    room = room_for([case.name for case in cases])
     template = Template(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
     return template.substitute(
         title=escape(f"Latency of {report.bundle['name']}"),
@@ -35,12 +44,19 @@ def page_from_report(report: Report) -> str:
         ),
         stages=stage_plot(cases),
         stage_table=_stage_table(report),
+        shares=html.table(
+            ("outside the networks", *OUTSIDE, "together", "95 % of it"),
+            ([case.name, *share_cells(case)] for case in cases),
+        ),
         sweeps="".join(
             f"<h2>Sweep over {escape(axis)}</h2><figure>{plot}</figure>"
             for axis, plot in sweep_plots(cases)
         ),
-        distributions="".join(f"<figure>{distribution_plot(case)}</figure>" for case in cases),
+        distributions="".join(
+            f"<figure>{distribution_plot(case, room)}</figure>" for case in cases
+        ),
         cold=_cold_table(report),
+        targets=html.table(*rows_of(targets_of(report))),
         machine=_facts(report),
         command=escape(report.command),
         colours="\n".join(
@@ -51,26 +67,23 @@ def page_from_report(report: Report) -> str:
 
 
 def _image_table(report: Report) -> str:
-    head = ("case", "runs", "p50", "95 % of p50", "mean", "p90", "p99", "min", "max", "step p50",
-            "steps/s", "outside networks", "peak memory", "J/image")  # fmt: skip
+    head = ("case", "runs", "p50", "95 % of p50", "mean", "p90", "p99", "min", "max")
     rows = []
     for case in report.cases:
-        found = statistics_of(case)
-        image, step = found["image"], found.get("step")
-        joules = sum(case.joules_per_image.values())
+        image = statistics_of(case)["image"]
         rows.append([
             case.name,
             image["count"],
             seconds(image["p50"]),
             f"{seconds(image['low'])} – {seconds(image['high'])}",
             *(seconds(image[name]) for name in ("mean", "p90", "p99", "min", "max")),
-            seconds(step["p50"]) if step else "–",
-            f"{found['steps_per_second']:.3g}" if step else "–",
-            f"{found['overhead_share']:.2%}",
-            gib(case.peak_bytes),
-            f"{joules:.1f}" if case.joules_per_image else "–",
         ])  # fmt: skip
-    return html.table(head, rows)
+    return html.table(head, rows) + _rate_table(report)
+
+
+def _rate_table(report: Report) -> str:
+    rows = [[case.name, *rate_cells(case)] for case in report.cases]
+    return html.table(("rates and costs", *RATES), rows)
 
 
 def _stage_table(report: Report) -> str:
@@ -99,7 +112,7 @@ def _facts(report: Report) -> str:
     facts: list[tuple[str, Any]] = [
         *report.machine.items(),
         *((f"activity, {key}", value) for key, value in report.activity.items()),
-        *((f"engine, {kind}", line) for kind, line in report.cases[0].engines.items()),
+        *((f"engine, {kind}", lines) for kind, lines in engine_lines(report).items()),
     ]
     return html.facts(
         (key.replace("_", " "), _plain(value))
