@@ -39,6 +39,8 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         file=bundle.file(graph.file),
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
         options=options,
+        weights=tuple(bundle.file(name) for name in graph.weights),
+        digests={name: bundle.manifest.files[name].sha256 for name in (graph.file, *graph.weights)},
         cache=bundle.cache_folder(),
     )
     if graph.kind not in _ON_HOST and _backend(options) == "openvino":
@@ -51,16 +53,16 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
 
 
 def _backend(options: EngineOptions) -> str:
-    """The backend named, or the one that gains most from what is allowed.
+    """The backend named, or the fastest one that this machine has.
 
-    Without a graphics card ONNX Runtime's own CPU kernels know fp32 only; where less was allowed and OpenVINO
-    is installed, it is taken for what this processor may have: bf16 or fp16 arithmetic.
+    Without a graphics card OpenVINO is faster than ONNX Runtime's own CPU kernels at every size and precision
+    (docs/performance.md), and knows bf16 and fp16 arithmetic where the processor does.
     """
     if options.backend != "auto":
         return options.backend
-    if options.provider == "auto" and options.compute_precision != "fp32":
+    if options.provider == "auto" and importlib.util.find_spec("openvino") is not None:
         from sld_edge.engines.onnxruntime.providers import accelerated
 
-        if importlib.util.find_spec("openvino") is not None and not accelerated():
+        if not accelerated():
             return "openvino"
     return "onnxruntime"

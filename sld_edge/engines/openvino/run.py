@@ -20,6 +20,8 @@ from sld_edge.engines.base import (
     stated_precision,
     usable_cores,
 )
+from sld_edge.engines.mapped import releasing_mapped
+from sld_edge.engines.openvino.compile import compiled_from_recipe
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
@@ -31,8 +33,10 @@ class OpenVinoEngine:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._compiled: Any = None
         self._request: Any = None
-        self._line = "openvino, not loaded"
+        self._packed = False
+        self._line = ""
 
     @property
     def graph(self) -> Graph:
@@ -42,11 +46,12 @@ class OpenVinoEngine:
     @property
     def description(self) -> str:
         """Library, device, precision and threads."""
-        return self._line
+        return self._line if self._request is not None else "openvino, not loaded"
 
     def __enter__(self) -> OpenVinoEngine:
         if self._request is None:
-            self._request = self._open()
+            self._compiled = self._open()
+            self._request = self._compiled.create_infer_request()
         return self
 
     def __exit__(
@@ -55,7 +60,13 @@ class OpenVinoEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._request = None
+        self._request = self._compiled = None
+        self._packed = False
+
+    def trim(self) -> None:
+        """Give back the memory of activations."""
+        if self._compiled is not None:
+            self._compiled.release_memory()
 
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
@@ -81,7 +92,7 @@ class OpenVinoEngine:
             try:
                 for name, tensor in tensors:
                     request.set_tensor(name, tensor)
-                request.infer()
+                self._infer(request)
             except RuntimeError as error:
                 raise self._failed(error) from error
 
@@ -106,6 +117,15 @@ class OpenVinoEngine:
         }
         self.bind(inputs, outputs)()
         return outputs
+
+    def _infer(self, request: Any) -> None:
+        if self._packed:
+            request.infer()
+            return
+        # The first run packs the weights: the mapped file they come from is not needed after it.
+        with releasing_mapped(self._recipe.weights):
+            request.infer()
+        self._packed = True
 
     def _acquired(self) -> Any:
         if self._request is None:
@@ -134,14 +154,8 @@ class OpenVinoEngine:
         }
         if precision == "fp32":
             settings["EXECUTION_MODE_HINT"] = "ACCURACY"
-        try:
-            compiled = core.compile_model(str(self._recipe.file), "CPU", settings)
-            request = compiled.create_infer_request()
-        except RuntimeError as error:
-            raise EngineError(
-                f"openvino could not load {self._recipe.file.name} ({one_line(str(error))[-300:]})"
-            ) from error
+        compiled = compiled_from_recipe(openvino, core, self._recipe, settings)
         version = openvino.get_version().split("-")[0]
         stated = stated_precision(precision, asked)
         self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
-        return request
+        return compiled
