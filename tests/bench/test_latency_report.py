@@ -161,6 +161,8 @@ def test_gate_sees_a_planted_slowdown_in_reports() -> None:
         for factor in (0.9, 1.0, 1.1)
     }  # fmt: skip
     assert verdicts == {0.9: {"passed"}, 1.0: {"passed"}, 1.1: {"regressed"}}
+    names = [decision.name for decision in compare_reports(base, base, max_regression=0.05)]
+    assert [name.split(", ")[-1] for name in names] == ["image", "step", "host_step"]
 
 
 def test_gate_refuses_what_cannot_be_compared() -> None:

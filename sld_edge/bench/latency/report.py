@@ -107,7 +107,7 @@ def read_report(path: Path) -> Report:
 
 
 def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[Decision]:
-    """Gate every case that both reports have, by its image and its step time.
+    """Gate every case that both reports have, by the time of an image, of a step, and of the host in a step.
 
     Raises:
         InvalidInput: measured on different machines, or no case in common.
@@ -130,7 +130,7 @@ def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[
         decide(f"{now.name}, {series}", now.series(series), then.series(series),
                max_regression=max_regression)
         for now, then in pairs
-        for series in ("image", "step")
+        for series in ("image", "step", "host_step")
         if now.series(series) and then.series(series)
     ]  # fmt: skip
 
