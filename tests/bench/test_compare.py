@@ -19,7 +19,7 @@ from sld_edge.bench.compare.marks import Marks
 from sld_edge.bench.compare.page import page_from_report
 from sld_edge.bench.compare.peers import BY_NAME, PEERS, command_for, process_of
 from sld_edge.bench.compare.picture import IDENTICAL, is_flat, psnr
-from sld_edge.bench.compare.report import contrast, result_of
+from sld_edge.bench.compare.report import contrast, noise_warnings, result_of
 from sld_edge.bench.compare.table import print_comparison
 from sld_edge.bench.compare.targets import targets_of
 from sld_edge.bench.compare.task import Task, Unavailable
@@ -242,6 +242,18 @@ def test_promises_are_judged_by_the_ratios_that_count() -> None:
     measured, verdict = promised(black, reference)["diffusers Safe, eager"]
     assert verdict == "not shown"
     assert "sld-edge does not count: a picture shows next to nothing" in measured
+
+
+def test_a_difference_that_noise_may_explain_is_called_out() -> None:
+    rough, reference = outcome_of("ours", 3.0), outcome_of("safe-eager", 12.0)
+    rough.steps, close = [2.0, 3.0, 4.0], outcome_of("safe-openvino", 3.1)
+    (line,) = noise_warnings(result_of([rough, reference, close]))
+    assert line.startswith(
+        "diffusers Safe, OpenVINO three-row UNet: too noisy for a difference of 3.3%"
+    )
+    assert noise_warnings(result_of([outcome_of("ours", 3.0), reference, close])) == []
+    black = outcome_of("safe-openvino", 3.1, np.zeros_like(PICTURE))
+    assert noise_warnings(result_of([rough, reference, black])) == []
 
 
 def report_of(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _task(checkpoint: Path, bundle: Bundle, options: dict[str, Any], folder: Pat
 def _report(
     bundle: Bundle, task: Task, outcomes: Sequence[Outcome], activity: dict[str, Any]
 ) -> dict[str, Any]:
-    from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, result_of
+    from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, noise_warnings, result_of
     from sld_edge.bench.compare.targets import targets_of
     from sld_edge.bench.machine import Activity, describe_machine
 
@@ -181,7 +181,7 @@ def _report(
         "peers": entries,
         "targets": [target.to_json() for target in targets_of(entries)],
         "safe_against_off_psnr_db": contrast(outcomes, "ours", "ours-off"),
-        "warnings": Activity(**activity).warnings(),
+        "warnings": [*Activity(**activity).warnings(), *noise_warnings(entries)],
     }  # fmt: skip
 
 

@@ -88,6 +88,21 @@ def _ratio(top: Sequence[float], bottom: Sequence[float]) -> dict[str, float]:
     return asdict(ratio_interval(top, bottom))
 
 
+def noise_warnings(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for each peer of which the measurement does not tell whether its step is slower or faster than ours."""
+    lines = []
+    for entry in entries:
+        ratio = entry.get("against_ours", {}).get("step")
+        if ratio is None or entry["name"].startswith("ours") or not entry["counts"]:
+            continue
+        if ratio["low"] <= 1.0 <= ratio["high"]:
+            lines.append(
+                f"{entry['title']}: too noisy for a difference of {abs(ratio['value'] - 1):.1%}, its step ratio lies "
+                f"between {ratio['low']:.2f} and {ratio['high']:.2f}; repeat more often or quieten the machine"
+            )
+    return lines
+
+
 def contrast(outcomes: Sequence[Outcome], one: str, other: str) -> float | None:
     """PSNR between two peers' pictures in dB, to see that safety acted; None where one is missing or flat."""
     pictures = {outcome.peer.name: outcome.pictures for outcome in outcomes}
