@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 
+from msgspec import UNSET
+
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions, Recipe
 from sld_edge.errors import InvalidInput
@@ -40,6 +42,7 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
         options=options,
         cache=bundle.cache_folder(),
+        int8=None if graph.int8 is UNSET else bundle.file(graph.int8.file),
     )
     if graph.kind not in _ON_HOST and _backend(options) == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine

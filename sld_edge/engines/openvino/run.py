@@ -23,6 +23,10 @@ from sld_edge.engines.base import (
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
+#: Why the text encoder, the decoder and uncalibrated bundles do not run in 8 bits.
+_NO_GRAPH = "there is no 8-bit graph of it"
+#: Elements of a linear layer's activation that share one scale, found while it runs. Every width is a multiple.
+_ROUNDED_TOGETHER = 32
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -124,24 +128,35 @@ class OpenVinoEngine:
             ) from error
         options = self._recipe.options
         core = openvino.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         asked = options.compute_precision
-        precision = precision_within(asked, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        precision = precision_within(asked, capabilities)
+        in_int8 = asked == "int8" and self._recipe.int8 is not None and "INT8" in capabilities
+        file = self._recipe.int8 if in_int8 and self._recipe.int8 else self._recipe.file
         threads = options.threads or usable_cores()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if in_int8:
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _ROUNDED_TOGETHER
         if precision == "fp32":
             settings["EXECUTION_MODE_HINT"] = "ACCURACY"
         try:
-            compiled = core.compile_model(str(self._recipe.file), "CPU", settings)
+            compiled = core.compile_model(str(file), "CPU", settings)
             request = compiled.create_infer_request()
         except RuntimeError as error:
             raise EngineError(
-                f"openvino could not load {self._recipe.file.name} ({one_line(str(error))[-300:]})"
+                f"openvino could not load {file.name} ({one_line(str(error))[-300:]})"
             ) from error
         version = openvino.get_version().split("-")[0]
-        stated = stated_precision(precision, asked)
+        if in_int8:
+            stated = f"int8, the rest {precision}"
+        elif asked == "int8" and self._recipe.int8 is None:
+            stated = stated_precision(precision, asked, why_not_int8=_NO_GRAPH)
+        else:
+            why = "this processor has no arithmetic for it"
+            stated = stated_precision(precision, asked, why_not_int8=why)
         self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
         return request
