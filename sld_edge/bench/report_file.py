@@ -1,13 +1,15 @@
-"""Reports read back from their files, for the gates."""
+"""Reports written to files, and read back for the gates."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import click
 import msgspec
 
-from sld_edge.errors import InvalidInput
+from sld_edge.bundle import write_atomically
+from sld_edge.errors import ImageFileError, InvalidInput
 
 
 class Versioned(Protocol):
@@ -33,6 +35,32 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Find out before minutes are spent on measuring that a report has no folder to go to.
+
+    Raises:
+        ImageFileError: there is no such folder.
+    """
+    for path in paths:
+        if path is not None and str(path) != "-" and not path.resolve().parent.is_dir():
+            raise ImageFileError(f"cannot write {path} (no such folder)", hint="make it first")
+
+
+def write_report(path: Path, data: bytes) -> None:
+    """Write a report's text whole or not at all; ``-`` is standard output.
+
+    Raises:
+        ImageFileError: it cannot be written.
+    """
+    if str(path) == "-":
+        click.echo(data.decode(), nl=False)
+        return
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise ImageFileError(f"cannot write {path} ({error.strerror})") from None
 
 
 def decode_report(

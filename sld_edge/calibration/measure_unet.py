@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,9 @@ class UnetRuns:
         return SafePipeline(self._bundle, self._full, watch)
 
     def _recipe(self, graph: Graph, file: Path, options: EngineOptions) -> Recipe:
-        int8 = file if options.compute_precision == "int8" else None
-        return Recipe(graph=graph, file=file, variants={}, options=options, int8=int8)
+        recipe = Recipe(graph=graph, file=file, variants={}, options=options)
+        low = options.compute_precision == "int8"
+        return replace(recipe, int8=recipe) if low else recipe
 
     def _draft(self, label: str, model: Any) -> Path:
         """A graph beside its weights, to be run and removed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -112,6 +112,10 @@ class Engine(Protocol):
         """Run once on arrays of any batch, with freshly allocated outputs."""
         ...
 
+    def trim(self) -> None:
+        """Give back memory that is needed only while the graph runs; the next run takes it again."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -122,9 +126,13 @@ class Recipe:
     #: The same graph rewritten for a backend, as backend name → file.
     variants: Mapping[str, Path]
     options: EngineOptions
+    #: The weight files that the graph's file refers to.
+    weights: tuple[Path, ...] = ()
+    #: sha256 of the graph's file and of its weight files, by their names in the bundle.
+    digests: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
-    #: The graph in 8 bits, where the bundle has it.
-    int8: Path | None = None
+    #: The same graph in 8 bits, where the bundle has it.
+    int8: Recipe | None = None
 
     def file_for(self, backend: str) -> Path:
         """The file that suits a backend best."""

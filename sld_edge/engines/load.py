@@ -41,8 +41,10 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         file=bundle.file(graph.file),
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
         options=options,
+        weights=tuple(bundle.file(name) for name in graph.weights),
+        digests={name: bundle.manifest.files[name].sha256 for name in (graph.file, *graph.weights)},
         cache=bundle.cache_folder(),
-        int8=None if graph.int8 is UNSET else bundle.file(graph.int8.file),
+        int8=_in_8_bits(bundle, graph, options),
     )
     if graph.kind not in _ON_HOST and _backend(options) == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine
@@ -53,17 +55,32 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
     return OnnxRuntimeEngine(recipe)
 
 
-def _backend(options: EngineOptions) -> str:
-    """The backend named, or the one that gains most from what is allowed.
+def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe | None:
+    """The recipe of a graph's 8-bit file; never cached, since compiled weights would not be those of the file."""
+    if graph.int8 is UNSET:
+        return None
+    names = (graph.int8.file, *graph.int8.weights)
+    return Recipe(
+        graph=graph,
+        file=bundle.file(graph.int8.file),
+        variants={},
+        options=options,
+        weights=tuple(bundle.file(name) for name in graph.int8.weights),
+        digests={name: bundle.manifest.files[name].sha256 for name in names},
+    )
 
-    Without a graphics card ONNX Runtime's own CPU kernels know fp32 only; where less was allowed and OpenVINO
-    is installed, it is taken for what this processor may have: bf16 or fp16 arithmetic.
+
+def _backend(options: EngineOptions) -> str:
+    """The backend named, or the fastest one that this machine has.
+
+    Without a graphics card OpenVINO is faster than ONNX Runtime's own CPU kernels at every size and precision
+    (docs/performance.md), and knows bf16 and fp16 arithmetic where the processor does.
     """
     if options.backend != "auto":
         return options.backend
-    if options.provider == "auto" and options.compute_precision != "fp32":
+    if options.provider == "auto" and importlib.util.find_spec("openvino") is not None:
         from sld_edge.engines.onnxruntime.providers import accelerated
 
-        if importlib.util.find_spec("openvino") is not None and not accelerated():
+        if not accelerated():
             return "openvino"
     return "onnxruntime"

@@ -320,6 +320,7 @@ class SafePipeline:
                 step_done()
                 if callback is not None and index % request.callback_steps == 0:
                     callback(index, timestep, latents.copy())
+        self._engines["unet"].trim()
         return latents
 
     def _advance_for(self, *, branches: int) -> Engine:
@@ -337,6 +338,7 @@ class SafePipeline:
         flags: list[bool] = []
         for latent in latents:
             image = self._engines["decode"].run({"latents": np.ascontiguousarray(latent[None])})
+            self._engines["decode"].trim()
             pixels.append(image["images"][0])
             if "safety" in self._engines:
                 verdict = self._engines["safety"].run(image)

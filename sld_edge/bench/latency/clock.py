@@ -32,8 +32,9 @@ STAGES: dict[str, str] = {
     "png": "writing the picture with its record",
     "other": "everything else: checks, schedule, copies, the result",
 }
-#: The stages that are the networks' own arithmetic.
+#: The stages that are the networks' own arithmetic, and the others.
 NETWORKS = ("text", "unet", "decode", "safety")
+OUTSIDE = tuple(name for name in STAGES if name not in NETWORKS)
 
 
 class Span(NamedTuple):
@@ -128,6 +129,10 @@ class TimedEngine:
 
         return timed
 
+    def trim(self) -> None:
+        """As the engine's; part of the run that it follows, so it has no span of its own."""
+        self._engine.trim()
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """As the engine's, timed."""
         start = time.perf_counter()
@@ -144,10 +149,11 @@ def run_from_spans(spans: list[Span], total: float) -> Run:
         return sum(span.end - span.start for span in spans if span.name == name)
 
     unet = [span for span in spans if span.name == "graph:unet"]
-    stages = {name: sum_of(name) for name in ("tokenise", "noise", "text", "png")}
-    stages["unet"], stages["advance"] = sum_of("graph:unet"), sum_of("graph:advance")
+    stages = {name: sum_of(name) for name in ("tokenise", "noise", "png")}
+    stages |= {
+        name: sum_of(f"graph:{name}") for name in ("text", "unet", "advance", "decode", "safety")
+    }
     stages["loop"] = max(0.0, sum_of("denoise") - stages["unet"] - stages["advance"])
-    stages["decode"], stages["safety"] = sum_of("graph:decode"), sum_of("graph:safety")
     stages["other"] = max(0.0, total - sum(stages.values()))
     end = max((span.end for span in spans if span.name == "denoise"), default=0.0)
     starts = [span.start for span in unet]
@@ -162,6 +168,11 @@ def run_from_spans(spans: list[Span], total: float) -> Run:
     )
 
 
-def overhead_share(run: Run) -> float:
+def outside_share(run: Run) -> float:
     """The part of a call's time that was not a network's own arithmetic."""
     return 1.0 - sum(run.stages[name] for name in NETWORKS) / run.total
+
+
+def host_time_of_step(run: Run) -> float | None:
+    """Seconds a step outside the network; None where a device ran the whole loop unseen."""
+    return (run.stages["advance"] + run.stages["loop"]) / len(run.unet) if run.unet else None

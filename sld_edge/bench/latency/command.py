@@ -6,7 +6,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import click
 from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
 from sld_edge.bench.stats import StopRule
-from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.errors import InvalidInput
 from sld_edge.shell import say
 
 EPILOG = """\b
@@ -57,7 +57,8 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--most", default=100, show_default=True, help="Repeats at most.")
 @click.option("--seconds", default=300.0, show_default=True, help="Time limit for each case.")
 @click.option("--cold/--no-cold", default=True, help="Also time fresh processes.")
-@click.option("--cold-starts", default=2, show_default=True, help="Further ones after the first.")
+@click.option("--cold-starts", default=2, show_default=True,
+              help="How often to start with an empty cache folder and then again.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, allow_dash=True),
@@ -75,13 +76,13 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 def main(bundle: Path, **options: Any) -> None:
     """Time BUNDLE's images: end to end, stage by stage, and from a cold start."""
     from sld_edge.bench.latency.report import compare_reports, read_report
+    from sld_edge.bench.report_file import check_writable
 
     quiet = options["quiet"] or Path("-") in (options["json_file"], options["csv_file"])
     allowed = share_from_text(options["max_regression"])
     # Read before minutes are spent on measuring, not after.
     baseline = read_report(options["baseline"]) if options["baseline"] else None
-    for file in (options["json_file"], options["csv_file"], options["html_file"]):
-        _check_writable(file)
+    check_writable(options["json_file"], options["csv_file"], options["html_file"])
     report = _measure(bundle, options, quiet)
     _write(report, options)
     if not quiet:
@@ -139,12 +140,19 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             ) as pipe:
                 for case in same_engine:
                     found[case] = measure_case(
-                        pipe, clock, case, name=names[case], plan=plan, watch=live.watch
+                        pipe,
+                        clock,
+                        case,
+                        name=names[case],
+                        plan=replace(plan, place=len(found)),
+                        watch=live.watch,
                     )
             if options["cold"]:
                 # After the steady state, and with our own engines released: memory is for one at a time.
                 starts = []
-                for start in cold_starts(bundle, first, further=options["cold_starts"]):
+                for start in cold_starts(
+                    bundle, first, pairs=_whole("--cold-starts", options["cold_starts"], least=1)
+                ):
                     starts.append(start)
                     live.say(f"cold starts: {len(starts)}")
                 found[first] = msgspec.structs.replace(found[first], cold=starts)
@@ -160,6 +168,9 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             "digest": manifest.digest,
             "precision": manifest.precision,
             "bytes": sum(file.size for file in manifest.files.values()),
+            "weight_bytes": sum(
+                file.size for name, file in manifest.files.items() if name.endswith(".weights")
+            ),
         },
         machine=describe_machine(),
         activity=asdict(activity),
@@ -193,32 +204,16 @@ def _grouped(cases: Sequence[Case]) -> Iterator[list[Case]]:
 
 
 def _write(report: Any, options: dict[str, Any]) -> None:
+    from sld_edge.bench.latency.files import csv_from_report, json_from_report
     from sld_edge.bench.latency.page import page_from_report
-    from sld_edge.bench.latency.report import csv_from_report, json_from_report
+    from sld_edge.bench.report_file import write_report
 
     if file := options["json_file"]:
-        _put(file, json_from_report(report))
+        write_report(file, json_from_report(report))
     if file := options["csv_file"]:
-        _put(file, csv_from_report(report).encode())
+        write_report(file, csv_from_report(report).encode())
     if file := options["html_file"]:
-        _put(file, page_from_report(report).encode())
-
-
-def _put(file: Path, data: bytes) -> None:
-    if str(file) == "-":
-        click.echo(data.decode(), nl=False)
-        return
-    from sld_edge.bundle import write_atomically
-
-    try:
-        write_atomically(file, data)
-    except OSError as error:
-        raise ImageFileError(f"cannot write {file} ({error.strerror})") from None
-
-
-def _check_writable(file: Path | None) -> None:
-    if file is not None and str(file) != "-" and not file.resolve().parent.is_dir():
-        raise ImageFileError(f"cannot write {file} (no such folder)", hint="make it first")
+        write_report(file, page_from_report(report).encode())
 
 
 def _whole(name: str, value: int, *, least: int = 0) -> int:

@@ -127,6 +127,9 @@ class OnnxRuntimeEngine:
             for tensor, result in zip(self.graph.outputs, results, strict=True)
         }
 
+    def trim(self) -> None:
+        """Nothing to do: ONNX Runtime keeps its arena for as long as the session lives."""
+
     def _acquired(self) -> Any:
         if self._session is None:
             raise not_loaded(self.graph)

@@ -29,7 +29,8 @@ class OpenVinoUnet:
         self._request = core.compile_model(
             _convert(unet, task), "CPU", config
         ).create_infer_request()
-        self.description = f"openvino {openvino.__version__}, CPU, {hint}, {task.threads} threads"
+        version = openvino.__version__.split("-")[0]
+        self.description = f"openvino {version}, CPU, {hint}, {task.threads} threads"
 
     @property
     def device(self) -> Any:
