@@ -53,6 +53,10 @@ class WatchedEngine:
     ) -> None:
         self._engine.__exit__(kind, error, trace)
 
+    def trim(self) -> None:
+        """Give back memory."""
+        self._engine.trim()
+
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
     ) -> Callable[[], None]:
