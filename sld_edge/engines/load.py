@@ -8,11 +8,17 @@ from dataclasses import replace
 from msgspec import UNSET
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Engine, EngineOptions, Recipe
-from sld_edge.errors import InvalidInput
+from sld_edge.engines.base import Engine, EngineOptions, GraphRefused, Recipe
+from sld_edge.engines.cache import EngineCache
+from sld_edge.engines.chosen import ChosenEngine
+from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName
+from sld_edge.errors import InvalidInput, SldError
 from sld_edge.manifest import Graph, GraphKind
 
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime", "openvino", *LIBRARIES)
+#: Backend and provider of options that leave the choice to this module.
+_FREE = ("auto", "auto")
 
 #: Graphs that may compute in a lower precision where the user allows it. The text encoder is run once a
 #: prompt, and neither the guidance equations nor the safety head are worth a changed verdict.
@@ -21,8 +27,16 @@ _MAY_LOWER: tuple[GraphKind, ...] = ("unet", "decode")
 _ON_HOST: tuple[GraphKind, ...] = ("advance", "advance_many")
 
 
-def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
+def load(
+    bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession | None = None
+) -> Engine:
     """The engine that will run one of a bundle's graphs; nothing is acquired yet.
+
+    Args:
+        bundle: Where the graph lies.
+        graph: What to run.
+        options: How.
+        session: The device that engines of one pipeline share; None gives the engine one of its own.
 
     Raises:
         InvalidInput: no backend of that name.
@@ -32,11 +46,30 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         raise InvalidInput(
             "unknown engine", value=options.backend, hint=f"use auto, {', '.join(BACKENDS)}"
         )
+    recipe = _recipe(bundle, graph, options, CudaSession() if session is None else session)
+    named = [name for name in LIBRARIES if name == options.backend]
+    if named:
+        return ChosenEngine(
+            graph,
+            (_tensorrt(recipe, bundle, named[0], may_build=True),),
+            otherwise=lambda notes: _elsewhere(recipe, "onnxruntime", notes),
+            accepts=(GraphRefused,),
+        )
+    here = _built_libraries(bundle, graph) if (options.backend, options.provider) == _FREE else ()
+    if here:
+        return ChosenEngine(
+            graph,
+            tuple(_tensorrt(recipe, bundle, name, may_build=False) for name in here),
+            otherwise=lambda notes: _elsewhere(recipe, _backend(recipe.options), notes),
+            accepts=(SldError,),
+        )
+    return _elsewhere(recipe, _backend(recipe.options), ())
+
+
+def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession) -> Recipe:
     if graph.kind not in _MAY_LOWER:
         options = replace(options, compute_precision="fp32")
-    if graph.kind in _ON_HOST:
-        options = replace(options, provider="cpu")
-    recipe = Recipe(
+    return Recipe(
         graph=graph,
         file=bundle.file(graph.file),
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
@@ -45,8 +78,22 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         digests={name: bundle.manifest.files[name].sha256 for name in (graph.file, *graph.weights)},
         cache=bundle.cache_folder(),
         int8=_in_8_bits(bundle, graph, options),
+        session=session,
     )
-    if graph.kind not in _ON_HOST and _backend(options) == "openvino":
+
+
+def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: bool) -> Engine:
+    from sld_edge.engines.tensorrt.run import TensorRtEngine
+
+    return TensorRtEngine(recipe, bundle, name, may_build=may_build)
+
+
+def _elsewhere(recipe: Recipe, backend: str, notes: tuple[str, ...]) -> Engine:
+    """OpenVINO where it is the one to take, else ONNX Runtime."""
+    on_host = recipe.graph.kind in _ON_HOST
+    options = replace(recipe.options, provider="cpu") if on_host else recipe.options
+    recipe = replace(recipe, options=options, notes=notes)
+    if not on_host and backend == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine
 
         return OpenVinoEngine(recipe)
@@ -68,6 +115,18 @@ def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe |
         weights=tuple(bundle.file(name) for name in graph.int8.weights),
         digests={name: bundle.manifest.files[name].sha256 for name in names},
     )
+
+
+def _built_libraries(bundle: Bundle, graph: Graph) -> tuple[LibraryName, ...]:
+    """Libraries of which the bundle's cache has engines, TensorRT-RTX last; nothing is imported to find out.
+
+    The guidance equations follow the denoiser: on a device without it they would only cost copies.
+    """
+    cache = EngineCache(bundle.cache_folder())
+    needed = [graph.file]
+    if graph.kind in _ON_HOST:
+        needed += [other.file for other in bundle.manifest.graphs if other.kind == "unet"][:1]
+    return tuple(name for name in LIBRARIES if all(cache.holds_any(name, file) for file in needed))
 
 
 def _backend(options: EngineOptions) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import (
@@ -14,7 +13,7 @@ from sld_edge.engines.base import (
     Recipe,
     check_arrays,
     check_binding,
-    dtype_of,
+    empty_outputs,
     not_loaded,
     precision_within,
     stated_precision,
@@ -107,20 +106,7 @@ class OpenVinoEngine:
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; outputs are new arrays in the graph's declared types."""
         sizes = check_arrays(inputs, self.graph.inputs, "inputs")
-        free = [
-            tensor.name
-            for tensor in self.graph.outputs
-            if any(isinstance(size, str) and size not in sizes for size in tensor.shape)
-        ]
-        if free:
-            raise EngineError(f"the shape of {free} does not follow from the inputs")
-        outputs = {
-            tensor.name: np.empty(
-                [size if isinstance(size, int) else sizes[size] for size in tensor.shape],
-                dtype_of(tensor),
-            )
-            for tensor in self.graph.outputs
-        }
+        outputs = empty_outputs(self.graph, sizes)
         self.bind(inputs, outputs)()
         return outputs
 
@@ -175,4 +161,5 @@ class OpenVinoEngine:
             why = "this processor has no arithmetic for it"
             stated = stated_precision(precision, asked, why_not_int8=why)
         self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
+        self._line += "".join(f"; {why}" for why in self._recipe.notes)
         return compiled
