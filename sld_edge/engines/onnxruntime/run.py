@@ -162,6 +162,9 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads()
         options.log_severity_level = 3
+        # A pattern is one more block for all activations, from the second run on, beside those of the first:
+        # twice the memory, for no time that could be measured.
+        options.enable_mem_pattern = False
         file = self._recipe.file
         if provider.devices:
             options.add_provider_for_devices(list(provider.devices), provider.options)
