@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.manifest import Graph, Tensor
 
@@ -119,6 +120,10 @@ class Recipe:
     variants: Mapping[str, Path]
     options: EngineOptions
     cache: Path | None = None
+    #: The CUDA device that a pipeline's engines share, for those that run on one.
+    session: CudaSession = field(default_factory=CudaSession)
+    #: Why nothing better runs the graph; becomes part of the engine's description.
+    notes: tuple[str, ...] = ()
 
     def file_for(self, backend: str) -> Path:
         """The file that suits a backend best."""

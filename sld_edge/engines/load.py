@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions, Recipe
+from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Graph, GraphKind
 
@@ -19,8 +20,16 @@ _MAY_LOWER: tuple[GraphKind, ...] = ("unet", "decode")
 _ON_HOST: tuple[GraphKind, ...] = ("advance", "advance_many")
 
 
-def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
+def load(
+    bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession | None = None
+) -> Engine:
     """The engine that will run one of a bundle's graphs; nothing is acquired yet.
+
+    Args:
+        bundle: Where the graph lies.
+        graph: What to run.
+        options: How.
+        session: The device that engines of one pipeline share; None gives the engine one of its own.
 
     Raises:
         InvalidInput: no backend of that name.
@@ -40,6 +49,7 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
         options=options,
         cache=bundle.cache_folder(),
+        session=CudaSession() if session is None else session,
     )
     if graph.kind not in _ON_HOST and _backend(options) == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine

@@ -22,6 +22,8 @@ class BranchedUNet(nn.Module):
     def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
+        for _, block in transformer_blocks(unet):
+            block.ff.net[0] = _in_two_halves(block.ff.net[0])
 
     def forward(
         self, latents: Tensor, input_scale: Tensor, timestep: Tensor, *context: Tensor
@@ -68,6 +70,38 @@ class BranchedUNet(nn.Module):
             sample = unet.conv_act(unet.conv_norm_out(sample))
         sample = unet.conv_out(sample).float()
         return sample.unflatten(0, (branches, batch))
+
+
+class TwoLinearGeglu(nn.Module):
+    """GEGLU with its one projection cut into the value's and the gate's rows: same sums, same weights.
+
+    One product followed by a split keeps CPU engines from fusing the gate's GELU into its product and costs a copy of
+    the widest activation there is: 4 % of an SD 1.5 step on OpenVINO.
+    """
+
+    def __init__(self, geglu: Any) -> None:
+        super().__init__()
+        weights = geglu.proj.weight.chunk(2)
+        biases = [None, None] if geglu.proj.bias is None else geglu.proj.bias.chunk(2)
+        self.value, self.gate = (
+            _linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.value(hidden) * F.gelu(self.gate(hidden))
+
+
+def _in_two_halves(activation: Any) -> Any:
+    return TwoLinearGeglu(activation) if type(activation).__name__ == "GEGLU" else activation
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A linear layer on tensors that exist, without a copy."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
 
 
 class _Run:
@@ -140,15 +174,21 @@ def _heads(rows: Tensor, heads: int) -> Tensor:
     return rows.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
-def cross_attention_modules(unet: Any) -> Iterator[tuple[str, Any]]:
-    """Every cross-attention layer with its name, in running order."""
+def transformer_blocks(unet: Any) -> Iterator[tuple[str, Any]]:
+    """Every transformer block with its name, in running order."""
     places = [(f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)]
     places += [("mid_block", unet.mid_block)] if unet.mid_block is not None else []
     places += [(f"up_blocks.{i}", block) for i, block in enumerate(unet.up_blocks)]
-    for place, block in places:
-        for j, attention in enumerate(getattr(block, "attentions", None) or []):
-            for n, layer in enumerate(attention.transformer_blocks):
-                yield f"{place}.attentions.{j}.transformer_blocks.{n}.attn2", layer.attn2
+    for place, container in places:
+        for j, attention in enumerate(getattr(container, "attentions", None) or []):
+            for n, block in enumerate(attention.transformer_blocks):
+                yield f"{place}.attentions.{j}.transformer_blocks.{n}", block
+
+
+def cross_attention_modules(unet: Any) -> Iterator[tuple[str, Any]]:
+    """Every cross-attention layer with its name, in running order."""
+    for name, block in transformer_blocks(unet):
+        yield f"{name}.attn2", block.attn2
 
 
 def layers_from_unet(unet: Any) -> tuple[CrossAttention, ...]:

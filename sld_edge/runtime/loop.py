@@ -15,7 +15,6 @@ from sld_edge.runtime.plan import Launch, Plan, View
 Floats = NDArray[np.float32]
 #: Draws the unit Gaussian noise ``[B, C, h, w]`` of one stochastic step.
 Draw = Callable[[], Floats]
-_BY_ROW = ("table", "noise")
 
 
 class HostLoop:
@@ -44,7 +43,7 @@ class HostLoop:
             if array.shape != buffer.shape or array.dtype != np.dtype(buffer.dtype):
                 raise EngineError(f"{name} is {array.dtype}{array.shape}, the plan has {buffer}")
             self._arrays[name] = array
-        self._roles = {name: buffer.role for name, buffer in plan.buffers}
+        self._buffers = dict(plan.buffers)
         # Binding costs more than copying a row of a table: launches that differ in rows only share one.
         self._rows: dict[tuple[str, str], NDArray[Any]] = {}
         self._bound: dict[Any, Callable[[], None]] = {}
@@ -82,11 +81,7 @@ class HostLoop:
                 timestep = float(arrays["timesteps"][index, 0])
                 yield index, timestep, sample.of(arrays[sample.buffer])
         last = plan.samples[-1]
-        if not np.isfinite(last.of(arrays[last.buffer])).all():
-            raise EngineError(
-                "the denoised latents are not finite, no image was made",
-                hint="use an fp32 bundle or compute precision, or another guidance scale",
-            )
+        check_finite(last.of(arrays[last.buffer]))
 
     def _bind(self, engine: Engine, launch: Launch) -> Callable[[], None]:
         inputs: dict[str, NDArray[Any]] = {}
@@ -94,7 +89,7 @@ class HostLoop:
         fixed: list[View] = []
         for name, view in launch.inputs:
             array = view.of(self._arrays[view.buffer])
-            if self._roles[view.buffer] in _BY_ROW:
+            if self._buffers[view.buffer].is_read_by_row:
                 row = self._rows.setdefault((launch.graph, name), np.empty_like(array))
                 copies.append((row, array))
                 inputs[name] = row
@@ -104,7 +99,7 @@ class HostLoop:
         outputs = {name: view.of(self._arrays[view.buffer]) for name, view in launch.outputs}
         key = (launch.graph, tuple(fixed), launch.outputs)
         if key not in self._bound:
-            constant = [n for n, view in launch.inputs if self._roles[view.buffer] == "context"]
+            constant = [n for n, v in launch.inputs if self._buffers[v.buffer].role == "context"]
             self._bound[key] = engine.bind(inputs, outputs, constant=constant)
         run = self._bound[key]
 
@@ -114,3 +109,16 @@ class HostLoop:
             run()
 
         return call
+
+
+def check_finite(latents: Floats) -> None:
+    """Refuse a result of which nothing is usable.
+
+    Raises:
+        EngineError: a value is infinite or not a number.
+    """
+    if not np.isfinite(latents).all():
+        raise EngineError(
+            "the denoised latents are not finite, no image was made",
+            hint="use an fp32 bundle or compute precision, or another guidance scale",
+        )

@@ -14,16 +14,18 @@ import numpy as np
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
+from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.load import load
 from sld_edge.errors import BundleError, EngineError
 from sld_edge.manifest import GraphKind
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
-from sld_edge.runtime.loop import Floats, HostLoop
+from sld_edge.runtime.denoise import Denoiser
+from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import Pixels, output_from_pixels
-from sld_edge.runtime.plan import FEWEST_ROWS, build_plan, tables_for
+from sld_edge.runtime.plan import FEWEST_ROWS
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.tokenize import Tokenizer
@@ -46,6 +48,9 @@ class SafePipeline:
         self._observer = observer
         self._stack = ExitStack()
         self._engines: dict[GraphKind, Engine] = {}
+        #: The device that the engines share, where they run on one; opened by the first of them.
+        self._session = CudaSession()
+        self._denoiser = Denoiser()
         self._tokenizer = Tokenizer(bundle)
         self._context: ContextEncoder | None = None
         self._progress: bool | None = None
@@ -226,8 +231,9 @@ class SafePipeline:
 
     @property
     def engines(self) -> dict[str, str]:
-        """What runs each graph and why, one line each."""
-        return {kind: engine.description for kind, engine in self._engines.items()}
+        """What runs each graph and why, one line each; where a device ran the latest loop, how it did."""
+        lines: dict[str, str] = {kind: engine.description for kind, engine in self._engines.items()}
+        return {**lines, "loop": line} if (line := self._denoiser.description) else lines
 
     def set_progress_bar_config(self, *, disable: bool | None = None) -> None:
         """Show the progress bar always (False), never (True) or on a terminal (None)."""
@@ -235,6 +241,7 @@ class SafePipeline:
 
     def close(self) -> None:
         """Release every engine; the pipeline loads them again when it is next called."""
+        self._denoiser.close()
         self._engines.clear()
         self._context = None
         self._stack.close()
@@ -268,7 +275,9 @@ class SafePipeline:
             self.close()
         for kind, graph in wanted.items():
             if kind not in self._engines:
-                engine = self._observer.engine(load(self.bundle, graph, self.options))
+                engine = self._observer.engine(
+                    load(self.bundle, graph, self.options, self._session)
+                )
                 self._engines[kind] = self._stack.enter_context(engine)
         if self._context is None:
             self._context = ContextEncoder(self._engines["text"])
@@ -283,51 +292,37 @@ class SafePipeline:
         progress: bool | None,
     ) -> Floats:
         assert self._context is not None
-        request, schedule, guard = call.request, call.schedule, call.guard
+        request, schedule = call.request, call.schedule
         noise = request.latents
         if noise is None:
             with self._observer.stage("noise"):
                 noise = randn_for(request.latent_shape, request.generators)
         with self._observer.stage("text"):
             context = self._context.encode(call.ids)
-        plan = build_plan(
-            self._engines["unet"].graph,
-            schedule=schedule,
-            config=guard.config,
-            branches=len(call.ids),
-            latent_shape=request.latent_shape,
-        )
-        loop = HostLoop(
-            plan,
-            {
-                "unet": self._engines["unet"],
-                "advance": self._advance_for(branches=len(call.ids)),
-            },
-            context=context,
-            tables=tables_for(schedule, guard.config, request.guidance_scale),
-        )
-        latents = noise
+        engines = {
+            "unet": self._engines["unet"],
+            "advance": self._advance_for(branches=len(call.ids)),
+        }
         show = self._progress if progress is None else progress
         with (
             self._observer.stage("denoise"),
             step_progress(schedule.evaluations, show) as step_done,
         ):
-            for index, timestep, latents in loop.run(
-                noise,
-                schedule.init_noise_sigma,
-                lambda: randn_for(request.latent_shape, request.generators),
-            ):
-                step_done()
-                if callback is not None and index % request.callback_steps == 0:
-                    callback(index, timestep, latents.copy())
-        return latents
+            return self._denoiser.denoise(
+                engines,
+                call,
+                noise=noise,
+                context=context,
+                callback=callback,
+                step_done=step_done,
+            )
 
     def _advance_for(self, *, branches: int) -> Engine:
         if branches <= FEWEST_ROWS:
             return self._engines["advance"]
         if "advance_many" not in self._engines:
             graph = self.bundle.graph("advance_many")
-            engine = self._observer.engine(load(self.bundle, graph, self.options))
+            engine = self._observer.engine(load(self.bundle, graph, self.options, self._session))
             self._engines["advance_many"] = self._stack.enter_context(engine)
         return self._engines["advance_many"]
 

@@ -59,6 +59,16 @@ class Buffer:
         """Size in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def row_nbytes(self) -> int:
+        """Size of one row of the first axis, in bytes."""
+        return self.nbytes // self.shape[0]
+
+    @property
+    def is_read_by_row(self) -> bool:
+        """Whether each evaluation reads a row of its own, so that rows may lie apart."""
+        return self.role in ("table", "noise")
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -73,9 +83,10 @@ class View:
         """The part of a host array this view stands for, without a copy."""
         return array[self.start : self.stop] if self.keep_axis else array[self.start]
 
-    def byte_offset(self, buffer: Buffer) -> int:
-        """Where the view begins, in bytes from the start of its buffer."""
-        return self.start * (buffer.nbytes // buffer.shape[0])
+    def shape_in(self, buffer: Buffer) -> tuple[int, ...]:
+        """The view's shape."""
+        rows = (self.stop - self.start,) if self.keep_axis else ()
+        return (*rows, *buffer.shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ class OnnxRuntimeEngine:
         precision = stated_precision(self._provider.precision, asked)
         line = f"onnxruntime {onnxruntime.__version__}, {self._provider.name}, {precision}, "
         line += f"{self._threads()} threads"
-        return line + "".join(f"; {reason}" for reason in self._refused)
+        return line + "".join(f"; {why}" for why in (*self._refused, *self._recipe.notes))
 
     def __enter__(self) -> OnnxRuntimeEngine:
         if self._session is None:

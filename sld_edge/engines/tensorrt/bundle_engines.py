@@ -13,10 +13,11 @@ import msgspec
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.cache import EngineCache, EngineKey
+from sld_edge.engines.cuda.present import Device, present_device
 from sld_edge.engines.tensorrt.build import build_engine
 from sld_edge.engines.tensorrt.config import BuildConfig, checked_targets
 from sld_edge.engines.tensorrt.inspect import Summary
-from sld_edge.engines.tensorrt.library import Device, Library, load_library, present_device
+from sld_edge.engines.tensorrt.library import Library, load_library
 from sld_edge.engines.tensorrt.profiles import EngineSpec, specs_from_bundle
 from sld_edge.errors import EngineError, InvalidInput
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from sld_edge.errors import EngineError, InvalidInput, MissingDependency, one_line
+from sld_edge.errors import InvalidInput, MissingDependency, one_line
 
 LibraryName = Literal["tensorrt", "tensorrt-rtx"]
 #: What users write → module, and the extra that installs it.
@@ -86,64 +86,3 @@ def _imported(module: str, extra: str) -> ModuleType:
     except ImportError:
         what = "is not installed" if "No module named" in first else f"cannot be loaded ({first})"
         raise MissingDependency(f"{module} {what}", hint=hint) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """The CUDA device that engines are built on and loaded on."""
-
-    name: str
-    capability: tuple[int, int]
-    driver: str
-
-    @property
-    def target(self) -> str:
-        """Its compute capability as users write it: ``"sm89"``."""
-        return f"sm{self.capability[0]}{self.capability[1]}"
-
-    @property
-    def label(self) -> str:
-        """Name and compute capability, for keys and messages."""
-        return f"{self.name} ({self.target})"
-
-
-def present_device(ordinal: int = 0) -> Device:
-    """The CUDA device of this machine.
-
-    Raises:
-        EngineError: there is none, or its driver does not answer.
-        MissingDependency: cuda-bindings is not installed.
-    """
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        raise MissingDependency(
-            "cuda-bindings is not installed",
-            hint="pip install 'sld-edge[rtx]' or 'sld-edge[tensorrt]'",
-        ) from error
-
-    def ask(call: Any, *arguments: Any) -> Any:
-        status, *values = call(*arguments)
-        if int(status) != 0:
-            raise EngineError(f"no CUDA device answers ({status.name})")
-        return values[0] if values else None
-
-    try:
-        ask(driver.cuInit, 0)
-    except RuntimeError as error:  # the driver's library is not on this machine at all
-        raise EngineError(f"no CUDA driver here ({one_line(str(error))[:120]})") from None
-    device = ask(driver.cuDeviceGet, ordinal)
-    name = ask(driver.cuDeviceGetName, 128, device)
-    attribute = driver.CUdevice_attribute
-    major, minor = (
-        ask(driver.cuDeviceGetAttribute, number, device)
-        for number in (
-            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-        )
-    )
-    return Device(
-        name=name.split(b"\0")[0].decode("utf-8", "replace"),
-        capability=(int(major), int(minor)),
-        driver=str(ask(driver.cuDriverGetVersion)),
-    )

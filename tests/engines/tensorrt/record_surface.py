@@ -20,7 +20,9 @@ from pathlib import Path
 
 #: Classes whose members are recorded; of the others only the name is.
 CLASSES = (
-    "Builder", "BuilderFlag", "ComputeCapability", "EngineInspector", "EngineStat", "IBuilderConfig", "ICudaEngine",
+    "Builder", "BuilderFlag", "ComputeCapability", "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy",
+    "EngineInspector", "EngineInvalidityDiagnostics", "EngineStat", "EngineValidity",
+    "ExecutionContextAllocationStrategy", "IBuilderConfig", "ICudaEngine",
     "IExecutionContext", "IHostMemory", "ILayer", "ILogger", "INetworkDefinition", "IOptimizationProfile",
     "IRuntimeCache", "IRuntimeConfig", "ITensor", "ITimingCache", "LayerInformationFormat", "LayerType",
     "MemoryPoolType", "NetworkDefinitionCreationFlag", "OnnxParser", "ParserError", "ProfilingVerbosity", "Runtime",

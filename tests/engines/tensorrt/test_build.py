@@ -17,9 +17,10 @@ from click.testing import CliRunner
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.cache import EngineCache, EngineKey
+from sld_edge.engines.cuda.present import Device
 from sld_edge.engines.tensorrt.bundle_engines import Report, build_bundle, engine_key
 from sld_edge.engines.tensorrt.config import BuildConfig
-from sld_edge.engines.tensorrt.library import Device, load_library
+from sld_edge.engines.tensorrt.library import load_library
 from sld_edge.engines.tensorrt.profiles import specs_from_bundle
 from sld_edge.errors import EngineError, InvalidInput, MissingDependency
 from sld_edge.export.cli import main

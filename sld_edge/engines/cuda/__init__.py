@@ -1,0 +1,1 @@
+"""CUDA through cuda-bindings: memory, one stream, captured graphs. Nothing is imported before a device is opened."""
