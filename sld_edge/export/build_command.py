@@ -30,7 +30,7 @@ def build_options(command: Any) -> Any:
             click.option("--target", "targets", multiple=True, metavar="SM[,SM…]",
                          help="TensorRT-RTX: compute capabilities, e.g. sm86,sm89; no GPU is needed."),
             click.option("--branches", default="2,3", show_default=True, metavar="R[,R…]",
-                         help="Numbers of branches to build for, --plan takes the largest: 3 is SLD, 2 + K has K concepts."),
+                         help="Branches to build for (--plan: the largest counts): 3 is SLD, 2 + K has K concepts."),
             click.option("--one-engine/--separate-engines", default=True, show_default=True,
                          help="One engine with a profile for each number of branches, or one engine each."),
             click.option("--workspace", type=click.IntRange(min=0), default=0, metavar="MIB",

@@ -84,7 +84,6 @@ class Denoiser:
     def close(self) -> None:
         """Release the device's loops."""
         self._loops.close()
-        self._line = ""
 
     @contextmanager
     def _steps(

@@ -107,7 +107,8 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
                 f"{stage.name:<9}{_mb(stage.weights):>10}{mark + _mb(stage.activations):>14}"
                 f"{_mb(stage.buffers):>10}{_mb(stage.total):>10}"
             )
-        for mode, what in (("normal", "all loaded"), ("low", "one stage at a time")):
+        for mode in MEMORY_MODES:
+            what = "one stage at a time" if mode == "low" else "all loaded"
             board = self.smallest_board(mode)
             fits = f"fits {board} GB" if board else f"too much for {BOARDS[-1]} GB"
             title = f"peak with memory={mode}, {what}"

@@ -47,6 +47,8 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), multiple=True,
               default=("fp32",), show_default="fp32", help="* Lowest arithmetic precision.")  # fmt: skip
 @click.option("--threads", type=int, multiple=True, default=(0,), help="* 0 uses every core.")
+@click.option("--memory", type=click.Choice(["normal", "low"]), multiple=True, default=("normal",),
+              show_default="normal", help="* low loads one network after the other.")  # fmt: skip
 @click.option("--prompt", default=PROMPT, help="Text; every repeat adds its number to it.")
 @click.option("--guidance-scale", default=7.5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -135,6 +137,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
                 first.engine,
                 compute_precision=first.precision,
                 threads=first.threads,
+                memory=first.memory,
                 observer=clock,
             ) as pipe:
                 for case in same_engine:
@@ -177,7 +180,7 @@ def _cases(options: dict[str, Any], default_size: tuple[int, int]) -> list[Case]
         for value in options[name]:
             _whole(f"--{name}", value, least=1)
     axes = {name: options[name] for name in ("steps", "scheduler", "safety", "batch", "engine",
-                                             "precision", "threads")}  # fmt: skip
+                                             "precision", "threads", "memory")}  # fmt: skip
     return cases_from_sweep(
         {**axes, "size": sizes},
         prompt=options["prompt"],
@@ -188,7 +191,9 @@ def _cases(options: dict[str, Any], default_size: tuple[int, int]) -> list[Case]
 
 def _grouped(cases: Sequence[Case]) -> Iterator[list[Case]]:
     """Cases that one loaded pipeline can run; the sweep has them next to each other."""
-    for _, group in itertools.groupby(cases, key=lambda c: (c.engine, c.precision, c.threads)):
+    for _, group in itertools.groupby(
+        cases, key=lambda c: (c.engine, c.precision, c.threads, c.memory)
+    ):
         yield list(group)
 
 
