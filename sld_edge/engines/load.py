@@ -42,7 +42,7 @@ def load(
     if graph.kind not in _MAY_LOWER:
         options = replace(options, compute_precision="fp32")
     if graph.kind in _ON_HOST:
-        options = replace(options, provider="cpu")
+        options = replace(options, provider=_beside_the_denoiser(options))
     recipe = Recipe(
         graph=graph,
         file=bundle.file(graph.file),
@@ -74,3 +74,14 @@ def _backend(options: EngineOptions) -> str:
         if importlib.util.find_spec("openvino") is not None and not accelerated():
             return "openvino"
     return "onnxruntime"
+
+
+def _beside_the_denoiser(options: EngineOptions) -> str:
+    """The provider of what runs between two runs of the denoiser: on a card where that is on one."""
+    from sld_edge.engines.onnxruntime.providers import accelerated, on_a_card
+
+    if options.provider == "auto":
+        on_card = options.backend != "openvino" and accelerated()
+    else:
+        on_card = on_a_card(options.provider)
+    return "cuda,cpu" if on_card else "cpu"
