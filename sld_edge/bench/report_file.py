@@ -1,13 +1,15 @@
-"""Reports read back from their files, for the gates."""
+"""Reports as files: written, and read back for the gates."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import click
 import msgspec
 
-from sld_edge.errors import InvalidInput
+from sld_edge.bundle import write_atomically
+from sld_edge.errors import ImageFileError, InvalidInput
 
 
 class Versioned(Protocol):
@@ -21,6 +23,31 @@ class Versioned(Protocol):
 
 
 R = TypeVar("R", bound=Versioned)
+
+
+def check_writable(file: Path | None) -> None:
+    """Find out that a report has nowhere to go before minutes are spent on making it.
+
+    Raises:
+        ImageFileError: its folder is not there.
+    """
+    if file is not None and str(file) != "-" and not file.resolve().parent.is_dir():
+        raise ImageFileError(f"cannot write {file} (no such folder)", hint="make it first")
+
+
+def write_report(file: Path, data: bytes) -> None:
+    """Write a report, whole or not at all; ``-`` is standard output.
+
+    Raises:
+        ImageFileError: it cannot be written.
+    """
+    if str(file) == "-":
+        click.echo(data.decode(), nl=False)
+        return
+    try:
+        write_atomically(file, data)
+    except OSError as error:
+        raise ImageFileError(f"cannot write {file} ({error.strerror})") from None
 
 
 def read_file(path: Path) -> bytes:

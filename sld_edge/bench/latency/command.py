@@ -15,8 +15,9 @@ import click
 
 from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
+from sld_edge.bench.report_file import check_writable, write_report
 from sld_edge.bench.stats import StopRule
-from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.errors import InvalidInput
 from sld_edge.shell import say
 
 EPILOG = """\b
@@ -83,7 +84,7 @@ def main(bundle: Path, **options: Any) -> None:
     # Read before minutes are spent on measuring, not after.
     baseline = read_report(options["baseline"]) if options["baseline"] else None
     for file in (options["json_file"], options["csv_file"], options["html_file"]):
-        _check_writable(file)
+        check_writable(file)
     report = _measure(bundle, options, quiet)
     _write(report, options)
     if not quiet:
@@ -202,28 +203,11 @@ def _write(report: Any, options: dict[str, Any]) -> None:
     from sld_edge.bench.latency.report import csv_from_report, json_from_report
 
     if file := options["json_file"]:
-        _put(file, json_from_report(report))
+        write_report(file, json_from_report(report))
     if file := options["csv_file"]:
-        _put(file, csv_from_report(report).encode())
+        write_report(file, csv_from_report(report).encode())
     if file := options["html_file"]:
-        _put(file, page_from_report(report).encode())
-
-
-def _put(file: Path, data: bytes) -> None:
-    if str(file) == "-":
-        click.echo(data.decode(), nl=False)
-        return
-    from sld_edge.bundle import write_atomically
-
-    try:
-        write_atomically(file, data)
-    except OSError as error:
-        raise ImageFileError(f"cannot write {file} ({error.strerror})") from None
-
-
-def _check_writable(file: Path | None) -> None:
-    if file is not None and str(file) != "-" and not file.resolve().parent.is_dir():
-        raise ImageFileError(f"cannot write {file} (no such folder)", hint="make it first")
+        write_report(file, page_from_report(report).encode())
 
 
 def _whole(name: str, value: int, *, least: int = 0) -> int:
