@@ -35,7 +35,8 @@ class EngineOptions:
     """How graphs should be run; the same for every graph of a pipeline.
 
     Args:
-        backend: ``"auto"`` or a backend's name (``"onnxruntime"``, ``"openvino"``).
+        backend: ``"auto"`` or a backend's name (``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``,
+            ``"tensorrt-rtx"``).
         provider: ``"auto"`` or an execution provider: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"``,
             ``"tensorrt-rtx"``, ``"coreml"``, ``"dml"``; the others are then not tried.
         compute_precision: The lowest precision arithmetic may use inside a graph. ``"fp32"`` keeps an fp32
@@ -69,6 +70,10 @@ class EngineOptions:
             raise InvalidInput("engine is neither a name nor EngineOptions", value=engine)
         backend, _, provider = engine.strip().lower().partition(":")
         return cls(backend=backend or "auto", provider=provider or "auto", **overrides)
+
+
+class GraphRefused(EngineError):
+    """A backend cannot run this graph at all; another may."""
 
 
 class Engine(Protocol):
@@ -192,6 +197,32 @@ def stated_precision(used: str, asked: ComputePrecision) -> str:
 def dtype_of(tensor: Tensor) -> type[np.generic]:
     """NumPy's type for a declared tensor."""
     return _DTYPES[tensor.dtype]
+
+
+def empty_outputs(graph: Graph, sizes: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """New arrays for a graph's outputs, contents undefined.
+
+    Args:
+        graph: Whose outputs.
+        sizes: The free dimensions' sizes, as :func:`check_arrays` found them in the inputs.
+
+    Raises:
+        EngineError: a free dimension is in no input.
+    """
+    free = [
+        t.name
+        for t in graph.outputs
+        if any(str(d) not in sizes for d in t.shape if isinstance(d, str))
+    ]
+    if free:
+        raise EngineError(f"the shape of {free} does not follow from the inputs")
+    return {
+        tensor.name: np.empty(
+            [size if isinstance(size, int) else sizes[size] for size in tensor.shape],
+            dtype_of(tensor),
+        )
+        for tensor in graph.outputs
+    }
 
 
 def usable_cores() -> int:

@@ -72,7 +72,7 @@ class EngineKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def file_name(self) -> str:
         """Name of the file: readable first, unique by the digest."""
-        return f"{_stem(self)}-{self.digest[:32]}.{self.part}"
+        return f"{_stem(self.library, self.graph)}-{self.digest[:32]}.{self.part}"
 
 
 class EngineCache:
@@ -100,23 +100,23 @@ class EngineCache:
             _remove(path)
         return payload
 
-    def lookup_for_target(self, key: EngineKey, target: str) -> tuple[EngineKey, Bytes] | None:
-        """An engine like ``key`` that was built for a set of compute capabilities with ``target`` among them."""
+    def holds_any(self, library: str, graph: str) -> bool:
+        """Whether there is a file that calls itself an engine of a library for a graph's file."""
         if self.folder is None or not self.folder.is_dir():
-            return None
-        for path in sorted(self.folder.glob(f"{_stem(key)}-*.{key.part}")):
+            return False
+        return any(self.folder.glob(f"{_stem(library, graph)}-*.engine"))
+
+    def claimed_keys(self, key: EngineKey) -> Iterator[EngineKey]:
+        """The keys that files claim to hold for the library, graph and part of ``key``.
+
+        A claim is worth nothing before :meth:`lookup` has checked it.
+        """
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.glob(f"{_stem(key.library, key.graph)}-*.{key.part}")):
             found = _key_in(path)
-            if (
-                found is None
-                or target not in found.targets
-                or msgspec.structs.replace(found, targets=key.targets) != key
-                or path.name != found.file_name
-            ):
-                continue
-            payload = self.lookup(found)
-            if payload is not None:
-                return found, payload
-        return None
+            if found is not None and path.name == found.file_name:
+                yield found
 
     def keys(self, part: str) -> Iterator[EngineKey]:
         """The keys that the files of one part claim to hold; only :meth:`lookup` tells whether one is whole."""
@@ -176,8 +176,8 @@ class EngineCache:
             yield
 
 
-def _stem(key: EngineKey) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", f"{key.library}-{Path(key.graph).stem}").lower()
+def _stem(library: str, graph: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{library}-{Path(graph).stem}").lower()
 
 
 def _header(key: EngineKey, payload: memoryview) -> bytes:

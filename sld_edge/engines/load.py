@@ -6,12 +6,17 @@ import importlib.util
 from dataclasses import replace
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Engine, EngineOptions, Recipe
+from sld_edge.engines.base import Engine, EngineOptions, GraphRefused, Recipe
+from sld_edge.engines.cache import EngineCache
+from sld_edge.engines.chosen import ChosenEngine
 from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.errors import InvalidInput
+from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName
+from sld_edge.errors import InvalidInput, SldError
 from sld_edge.manifest import Graph, GraphKind
 
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime", "openvino", *LIBRARIES)
+#: Backend and provider of options that leave the choice to this module.
+_FREE = ("auto", "auto")
 
 #: Graphs that may compute in a lower precision where the user allows it. The text encoder is run once a
 #: prompt, and neither the guidance equations nor the safety head are worth a changed verdict.
@@ -39,25 +44,71 @@ def load(
         raise InvalidInput(
             "unknown engine", value=options.backend, hint=f"use auto, {', '.join(BACKENDS)}"
         )
+    recipe = _recipe(bundle, graph, options, CudaSession() if session is None else session)
+    named = [name for name in LIBRARIES if name == options.backend]
+    if named:
+        return ChosenEngine(
+            graph,
+            (_tensorrt(recipe, bundle, named[0], may_build=True),),
+            otherwise=lambda notes: _elsewhere(recipe, "onnxruntime", notes),
+            accepts=(GraphRefused,),
+        )
+    here = _built_libraries(bundle, graph) if (options.backend, options.provider) == _FREE else ()
+    if here:
+        return ChosenEngine(
+            graph,
+            tuple(_tensorrt(recipe, bundle, name, may_build=False) for name in here),
+            otherwise=lambda notes: _elsewhere(recipe, _backend(recipe.options), notes),
+            accepts=(SldError,),
+        )
+    return _elsewhere(recipe, _backend(recipe.options), ())
+
+
+def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession) -> Recipe:
     if graph.kind not in _MAY_LOWER:
         options = replace(options, compute_precision="fp32")
-    if graph.kind in _ON_HOST:
-        options = replace(options, provider=_beside_the_denoiser(options))
-    recipe = Recipe(
+    return Recipe(
         graph=graph,
         file=bundle.file(graph.file),
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
         options=options,
         cache=bundle.cache_folder(),
-        session=CudaSession() if session is None else session,
+        session=session,
     )
-    if graph.kind not in _ON_HOST and _backend(options) == "openvino":
+
+
+def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: bool) -> Engine:
+    from sld_edge.engines.tensorrt.run import TensorRtEngine
+
+    return TensorRtEngine(recipe, bundle, name, may_build=may_build)
+
+
+def _elsewhere(recipe: Recipe, backend: str, notes: tuple[str, ...]) -> Engine:
+    """OpenVINO where it is the one to take, else ONNX Runtime."""
+    on_host = recipe.graph.kind in _ON_HOST
+    options = recipe.options
+    if on_host:
+        options = replace(options, provider=_beside_the_denoiser(options))
+    recipe = replace(recipe, options=options, notes=notes)
+    if not on_host and backend == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine
 
         return OpenVinoEngine(recipe)
     from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(recipe)
+
+
+def _built_libraries(bundle: Bundle, graph: Graph) -> tuple[LibraryName, ...]:
+    """Libraries of which the bundle's cache has engines, TensorRT-RTX last; nothing is imported to find out.
+
+    The guidance equations follow the denoiser: on a device without it they would only cost copies.
+    """
+    cache = EngineCache(bundle.cache_folder())
+    needed = [graph.file]
+    if graph.kind in _ON_HOST:
+        needed += [other.file for other in bundle.manifest.graphs if other.kind == "unet"][:1]
+    return tuple(name for name in LIBRARIES if all(cache.holds_any(name, file) for file in needed))
 
 
 def _backend(options: EngineOptions) -> str:
@@ -81,7 +132,7 @@ def _beside_the_denoiser(options: EngineOptions) -> str:
     from sld_edge.engines.onnxruntime.providers import accelerated, on_a_card
 
     if options.provider == "auto":
-        on_card = options.backend != "openvino" and accelerated()
+        on_card = options.backend in ("auto", "onnxruntime") and accelerated()
     else:
         on_card = on_a_card(options.provider)
     return "cuda,cpu" if on_card else "cpu"

@@ -29,7 +29,10 @@ class LoopCache:
 
     @contextmanager
     def loop(
-        self, plan: Plan, engines: Mapping[str, Any], make: Callable[[Plan, Any], Loop]
+        self,
+        plan: Plan,
+        engines: Mapping[str, Any],
+        make: Callable[[Plan, Any], Loop] = DeviceLoop,
     ) -> Iterator[Loop]:
         """The loop of a plan on these engines; whatever goes wrong while it is used, it is closed then.
 

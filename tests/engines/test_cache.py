@@ -140,34 +140,34 @@ def test_an_empty_payload_is_kept_too(cache: EngineCache) -> None:
     assert cache.lookup(KEY) == b""
 
 
-def test_an_engine_for_several_targets_serves_each(cache: EngineCache) -> None:
-    wanted = msgspec.structs.replace(KEY, targets=("sm89",))
-    assert cache.lookup(wanted) is None
-    found = cache.lookup_for_target(wanted, "sm89")
-    assert found is not None
-    assert found[0] == KEY
-    assert bytes(found[1]) == PAYLOAD
-    assert cache.lookup_for_target(wanted, "sm120") is None
+def test_claims_are_found_by_library_graph_and_part(cache: EngineCache) -> None:
+    other = msgspec.structs.replace(KEY, targets=("sm120",))
+    cache.store(other, PAYLOAD)
+    assert set(cache.claimed_keys(KEY)) == {KEY, other}
+    for changes in ({"library": "tensorrt"}, {"graph": "graphs/text.onnx"}, {"part": "runtime"}):
+        assert list(cache.claimed_keys(msgspec.structs.replace(KEY, **changes))) == []
+    assert cache.holds_any(KEY.library, KEY.graph)
+    assert not cache.holds_any(KEY.library, "graphs/none.onnx")
 
 
-@pytest.mark.parametrize("field", sorted(set(CHANGES) - {"targets", "graph", "library"}))
-def test_a_target_does_not_excuse_another_difference(cache: EngineCache, field: str) -> None:
-    other = msgspec.structs.replace(KEY, **{field: CHANGES[field]})
-    assert cache.lookup_for_target(other, "sm89") is None
-
-
-def test_a_damaged_engine_serves_no_target(cache: EngineCache) -> None:
+def test_a_file_under_another_name_claims_nothing(cache: EngineCache) -> None:
     path = file_of(cache)
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert cache.lookup_for_target(KEY, "sm89") is None
-    assert not path.exists()
+    path.rename(path.with_name(path.name.replace(KEY.digest[:32], "0" * 32)))
+    assert list(cache.claimed_keys(KEY)) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"SLDENG1\n", b"x" * 9000])
+def test_what_is_no_engine_claims_nothing(cache: EngineCache, content: bytes) -> None:
+    file_of(cache).write_bytes(content)
+    assert list(cache.claimed_keys(KEY)) == []
 
 
 def test_without_a_folder_every_call_builds() -> None:
     cache = EngineCache(None)
     assert cache.lookup(KEY) is None
     assert cache.get_or_build(KEY, lambda: b"x") == (b"x", True)
-    assert cache.lookup_for_target(KEY, "sm89") is None
+    assert list(cache.claimed_keys(KEY)) == []
+    assert not cache.holds_any(KEY.library, KEY.graph)
 
 
 @pytest.mark.skipif(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import (
@@ -14,7 +13,7 @@ from sld_edge.engines.base import (
     Recipe,
     check_arrays,
     check_binding,
-    dtype_of,
+    empty_outputs,
     not_loaded,
     precision_within,
     stated_precision,
@@ -90,20 +89,7 @@ class OpenVinoEngine:
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; outputs are new arrays in the graph's declared types."""
         sizes = check_arrays(inputs, self.graph.inputs, "inputs")
-        free = [
-            tensor.name
-            for tensor in self.graph.outputs
-            if any(isinstance(size, str) and size not in sizes for size in tensor.shape)
-        ]
-        if free:
-            raise EngineError(f"the shape of {free} does not follow from the inputs")
-        outputs = {
-            tensor.name: np.empty(
-                [size if isinstance(size, int) else sizes[size] for size in tensor.shape],
-                dtype_of(tensor),
-            )
-            for tensor in self.graph.outputs
-        }
+        outputs = empty_outputs(self.graph, sizes)
         self.bind(inputs, outputs)()
         return outputs
 
@@ -144,4 +130,5 @@ class OpenVinoEngine:
         version = openvino.get_version().split("-")[0]
         stated = stated_precision(precision, asked)
         self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
+        self._line += "".join(f"; {why}" for why in self._recipe.notes)
         return request

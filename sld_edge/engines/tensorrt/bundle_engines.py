@@ -12,7 +12,7 @@ from typing import TextIO
 import msgspec
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.cache import EngineCache, EngineKey
+from sld_edge.engines.cache import Bytes, EngineCache, EngineKey
 from sld_edge.engines.cuda.present import Device, present_device
 from sld_edge.engines.tensorrt.build import build_engine
 from sld_edge.engines.tensorrt.config import BuildConfig, checked_targets
@@ -134,17 +134,20 @@ def engine_key(
     )
 
 
-def _report(
+def engine_from_cache_or_build(
     bundle: Bundle,
     cache: EngineCache,
     key: EngineKey,
     spec: EngineSpec,
     settings: BuildConfig,
     library: Library,
-    log_file: TextIO | None,
-) -> Report:
-    start = time.perf_counter()
-    summary_key = msgspec.structs.replace(key, part="summary")
+    log_file: TextIO | None = None,
+) -> tuple[Bytes, bool]:
+    """The serialised engine of a key, and whether it was built just now; its summary is then kept beside it.
+
+    Raises:
+        EngineError: the library refuses the graph.
+    """
     timings = Path()
     if not library.is_rtx:
         timings = settings.timing_cache
@@ -161,16 +164,31 @@ def _report(
             timing_cache=timings,
             log_file=log_file,
         )
-        cache.store(summary_key, msgspec.json.encode(built.summary))
+        cache.store(_summary_key(key), msgspec.json.encode(built.summary))
         return built.engine
 
+    return cache.get_or_build(key, build)
+
+
+def _report(
+    bundle: Bundle,
+    cache: EngineCache,
+    key: EngineKey,
+    spec: EngineSpec,
+    settings: BuildConfig,
+    library: Library,
+    log_file: TextIO | None,
+) -> Report:
+    start = time.perf_counter()
     try:
-        payload, fresh = cache.get_or_build(key, build)
+        payload, fresh = engine_from_cache_or_build(
+            bundle, cache, key, spec, settings, library, log_file
+        )
     except EngineError as error:
         seconds = time.perf_counter() - start
         return Report(label=spec.label, status="onnxruntime", seconds=seconds, reason=error.what)
     del payload
-    kept = cache.lookup(summary_key)
+    kept = cache.lookup(_summary_key(key))
     return Report(
         label=spec.label,
         status="built" if fresh else "cached",
@@ -178,6 +196,10 @@ def _report(
         seconds=time.perf_counter() - start,
         summary=None if kept is None else msgspec.json.decode(kept, type=Summary),
     )
+
+
+def _summary_key(key: EngineKey) -> EngineKey:
+    return msgspec.structs.replace(key, part="summary")
 
 
 @contextlib.contextmanager

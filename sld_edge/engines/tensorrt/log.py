@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, TextIO
+from weakref import WeakKeyDictionary
 
 from sld_edge.errors import one_line
 
@@ -13,6 +14,8 @@ _NOISE = re.compile(
     r"|(?:\. )?In \w+ at /[^\s)]*"
 )
 _LAYER = re.compile(r"^(?:Layer\(|Name: .*LayerType: )")
+#: By library.
+_LOGGERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _TOTAL = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
 
 
@@ -58,16 +61,29 @@ class BuildLog:
 
 
 def logger_from_log(trt: Any, log: BuildLog, file: TextIO | None = None) -> Any:
-    """A logger object of the library that fills ``log`` and writes every message to ``file``."""
+    """The library's logger, which from now on fills ``log`` as long as that lives, and writes to ``file``.
 
+    There is one for all: the library warns of a second logger beside the first and may ignore it, and the messages
+    of a build or a run would then be lost.
+    """
+    logger = _LOGGERS.get(trt)
+    if logger is None:
+        logger = _LOGGERS[trt] = _new_logger(trt)
+    logger.listeners[log] = file
+    return logger
+
+
+def _new_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]  # the library's class, which has no types
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._serious = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+            super().__init__()
+            self.listeners: WeakKeyDictionary[BuildLog, TextIO | None] = WeakKeyDictionary()
+            self._serious = (self.ERROR, self.INTERNAL_ERROR)
 
         def log(self, severity: Any, text: str) -> None:
-            log.take(text, is_error=severity in self._serious)
-            if file is not None:
-                file.write(f"{severity.name:<8} {text}\n")
+            for log, file in list(self.listeners.items()):
+                log.take(text, is_error=severity in self._serious)
+                if file is not None and not file.closed:
+                    file.write(f"{severity.name:<8} {text}\n")
 
     return Logger()

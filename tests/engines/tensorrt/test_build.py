@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.cache import EngineCache, EngineKey
+from sld_edge.engines.cache import EngineKey
 from sld_edge.engines.cuda.present import Device
 from sld_edge.engines.tensorrt.bundle_engines import Report, build_bundle, engine_key
 from sld_edge.engines.tensorrt.config import BuildConfig
@@ -89,17 +89,6 @@ def test_a_damaged_engine_is_built_again(bundle: Bundle, reports: tuple[Report, 
     again = build_bundle(bundle, SETTINGS)
     assert [report.status for report in again].count("built") == 1
     assert again[4].status == "built"
-
-
-def test_a_target_of_several_finds_the_engine(bundle: Bundle, reports: tuple[Report, ...]) -> None:
-    spec = next(s for s in specs_from_bundle(bundle, branches=(2, 3, 5)) if s.label == "text")
-    key = engine_key(bundle, spec, SETTINGS, LIBRARY, ("sm89",), None)
-    cache = EngineCache(bundle.cache_folder())
-    assert key.file_name == reports[0].file
-    found = cache.lookup_for_target(key, "sm89")
-    assert found is not None
-    assert found[0] == key
-    assert cache.lookup_for_target(key, "sm86") is None
 
 
 def key_of(bundle: Bundle, settings: BuildConfig, which: int = 1, **changes: Any) -> EngineKey:

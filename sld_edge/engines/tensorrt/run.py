@@ -1,0 +1,250 @@
+"""TensorRT and TensorRT-RTX behind the Engine protocol: engines from the bundle's cache, arrays by address."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.bundle import Bundle
+from sld_edge.engines.base import (
+    Arrays,
+    Recipe,
+    check_arrays,
+    check_binding,
+    dtype_of,
+    empty_outputs,
+    not_loaded,
+)
+from sld_edge.engines.cache import Bytes, EngineCache, EngineKey
+from sld_edge.engines.cuda.hosted import Hosted
+from sld_edge.engines.cuda.memory import ALIGNMENT, DeviceArray
+from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.engines.device import Enqueue
+from sld_edge.engines.tensorrt.find import (
+    Shapes,
+    build_again,
+    build_for_device,
+    keys_for_device,
+    profile_for,
+)
+from sld_edge.engines.tensorrt.library import Library, LibraryName, load_library
+from sld_edge.engines.tensorrt.loaded import LoadedEngine
+from sld_edge.errors import EngineError, InvalidInput
+from sld_edge.manifest import Graph, Tensor
+
+#: Sets of shapes that host arrays are kept ready for.
+_KEPT = 4
+
+
+class TensorRtEngine:
+    """Runs one graph with the engines that the bundle's cache has of it for the present device.
+
+    Args:
+        recipe: The graph and the device's session.
+        bundle: Whose graph it is.
+        name: The library.
+        may_build: Build what the cache has not, which takes minutes; otherwise that is an error.
+    """
+
+    def __init__(
+        self, recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: bool
+    ) -> None:
+        self._recipe = recipe
+        self._bundle = bundle
+        self._name = name
+        self._may_build = may_build
+        self._cache = EngineCache(recipe.cache)
+        self._library: Library | None = None
+        #: Engines that were found and are not loaded yet.
+        self._waiting: list[tuple[EngineKey, Bytes]] = []
+        self._loaded: list[LoadedEngine] = []
+        self._hosted: OrderedDict[tuple[tuple[int, ...], ...], Hosted] = OrderedDict()
+        self._bound: WeakSet[Hosted] = WeakSet()
+        self._stack = ExitStack()
+        self._line = f"{name}, not loaded"
+
+    @property
+    def graph(self) -> Graph:
+        """The graph this engine runs."""
+        return self._recipe.graph
+
+    @property
+    def description(self) -> str:
+        """Library, device and precision, and where the engine is from."""
+        return self._line
+
+    @property
+    def session(self) -> CudaSession:
+        """The device and its stream."""
+        return self._recipe.session
+
+    def __enter__(self) -> TensorRtEngine:
+        if self._library is None:
+            with ExitStack() as stack:
+                self._library = load_library(self._name)
+                stack.callback(self._forget)
+                stack.enter_context(self.session)
+                self.session.use()
+                stack.callback(self._release)
+                origin = self._find(self._library)
+                self._load_next(self._library)
+                self._line = (
+                    f"{self._name} {self._library.version}, {self.session.device.label}, "
+                    f"{self._bundle.manifest.precision}, engine {origin}"
+                )
+                self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
+    ) -> Callable[[], None]:
+        """Bind host arrays: each call copies them to the device, runs, copies back and waits.
+
+        Raises:
+            InvalidInput: an array does not fit the graph.
+            EngineError: no engine was built for these shapes, or the device fails.
+        """
+        check_binding(self.graph, inputs, outputs)
+        self._acquired()
+        hosted = Hosted(self, inputs, outputs, constant)
+        self._bound.add(hosted)
+        given = (dict(inputs), dict(outputs))
+        return lambda: hosted.call(*given)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once on host arrays; outputs are new arrays.
+
+        Raises:
+            InvalidInput: an array does not fit the graph.
+            EngineError: no engine was built for these shapes, or the device fails.
+        """
+        sizes = check_arrays(inputs, self.graph.inputs, "inputs")
+        self._acquired()
+        outputs = empty_outputs(self.graph, sizes)
+        key = tuple(inputs[tensor.name].shape for tensor in self.graph.inputs)
+        hosted = self._hosted.pop(key, None)
+        if hosted is None:
+            if len(self._hosted) >= _KEPT:
+                self._hosted.popitem(last=False)[1].free()
+            hosted = Hosted(self, inputs, outputs)
+        self._hosted[key] = hosted
+        hosted.call(inputs, outputs)
+        return outputs
+
+    def bind_device(
+        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
+    ) -> Enqueue:
+        """Bind arrays at fixed addresses, see :class:`~sld_edge.engines.device.DeviceEngine`."""
+        self._check(inputs, self.graph.inputs)
+        self._check(outputs, self.graph.outputs)
+        shapes = {name: array.shape for name, array in inputs.items()}
+        addresses = {name: array.address for name, array in (*inputs.items(), *outputs.items())}
+        return self._engine_for(shapes).bind(shapes, addresses)
+
+    def refuses_capture(self) -> str:
+        """Why the library thinks a launch cannot be captured; empty where it can."""
+        return next((why for one in self._loaded if (why := one.refuses_capture())), "")
+
+    def _find(self, library: Library) -> str:
+        """Look up every engine that can be loaded here; where they are from, in words."""
+        bundle, cache, graph, device = self._bundle, self._cache, self.graph, self.session.device
+        origin = "from the bundle's cache"
+        for key in keys_for_device(bundle, cache, graph, library, device):
+            payload = cache.lookup(key)
+            if payload is None and self._may_build:
+                payload = build_again(bundle, cache, key, graph, library)
+                origin = "built again now"
+            if payload is not None:
+                self._waiting.append((key, payload))
+        if not self._waiting and self._may_build:
+            self._waiting += build_for_device(bundle, cache, graph, library, device)
+            origin = "built now"
+        if not self._waiting:
+            more = " --branches 2,3,R with R = 2 + the number of concepts"
+            raise EngineError(
+                f"no {self._name} engine of {graph.kind} for {device.label} in the bundle's cache",
+                hint=self._command(more if graph.kind == "advance_many" else ""),
+            )
+        return origin
+
+    def _load_next(self, library: Library) -> LoadedEngine:
+        key, payload = self._waiting.pop(0)
+        loaded = LoadedEngine(library, key, payload, self.session, self._cache)
+        self._loaded.append(loaded)
+        return loaded
+
+    def _engine_for(self, shapes: Shapes) -> LoadedEngine:
+        """A loaded engine with a profile for these shapes; the others are loaded when they are first needed."""
+        library = self._acquired()
+        for loaded in self._loaded:
+            if profile_for(loaded.key, shapes) is not None:
+                return loaded
+        for number, (key, _) in enumerate(self._waiting):
+            if profile_for(key, shapes) is not None:
+                self._waiting.insert(0, self._waiting.pop(number))
+                return self._load_next(library)
+        wanted = {name: list(shapes[name]) for name in list(shapes)[-1:]}
+        raise EngineError(
+            f"the {self._name} engines of {self.graph.kind} were built for other batches or branches",
+            value=wanted,
+            hint=self._command(" with a --shape HxWxBATCH and --branches that cover it"),
+        )
+
+    def _command(self, more: str = "") -> str:
+        return f"run: sld-export --build {self._bundle.path} --engine {self._name}{more}"
+
+    def _check(self, given: Mapping[str, DeviceArray], expected: tuple[Tensor, ...]) -> None:
+        """Names, types and ranks; which sizes go together is the profile's to say."""
+        for tensor in expected:
+            array = given.get(tensor.name)
+            fits = (
+                array is not None
+                and np.dtype(array.dtype) == dtype_of(tensor)
+                and len(array.shape) == len(tensor.shape)
+                and array.address % ALIGNMENT == 0
+            )
+            if not fits:
+                raise InvalidInput(
+                    f"{self.graph.kind} takes {tensor.name} as {tensor.dtype}{list(tensor.shape)}"
+                    f" at a multiple of {ALIGNMENT}",
+                    value=array,
+                )
+        if len(given) != len(expected):
+            raise InvalidInput(f"{self.graph.kind} knows no such array", value=sorted(given))
+
+    def _acquired(self) -> Library:
+        if self._library is None:
+            raise not_loaded(self.graph)
+        return self._library
+
+    def _release(self) -> None:
+        """Give back what is on the device, in the reverse order of its making."""
+        with suppress(EngineError):
+            self.session.use()
+        for hosted in (*self._bound, *self._hosted.values()):
+            hosted.free()
+        self._bound.clear()
+        self._hosted.clear()
+        for loaded in self._loaded:
+            loaded.release()
+        self._loaded.clear()
+        self._waiting.clear()
+
+    def _forget(self) -> None:
+        self._library = None
+        self._line = f"{self._name}, not loaded"

@@ -1,0 +1,390 @@
+"""The device's loop over a simulated driver and simulated engines: what the host's loop gives, to the last bit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sld_edge import Generator, SafePipeline
+from sld_edge.bundle import Bundle
+from sld_edge.engines.base import EngineOptions
+from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.engines.device import DeviceEngine
+from sld_edge.engines.load import load
+from sld_edge.errors import EngineError
+from sld_edge.runtime.device_loop import DeviceLoop
+from sld_edge.runtime.loop_cache import LoopCache
+from sld_edge.runtime.noise import randn_for
+from sld_edge.runtime.plan import tables_for
+from sld_edge.runtime.schedulers import scheduler_names
+from tests.engines.cuda.simulated import SimulatedDriver, Status
+from tests.engines.tensorrt.simulated import SimulatedTensorRt, library_of, store_engines
+from tests.runtime.test_plan import CONFIGS, Run, planned_loop, run_of
+
+RELEASE = "tensorrt-10.16"
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_bundle: Path) -> Iterator[SafePipeline]:
+    """The host's engines, and the text encoder's context for both."""
+    with SafePipeline.from_pretrained(tiny_bundle, "onnxruntime:cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with engines for one to three images and two to six branches."""
+    path = tmp_path_factory.mktemp("device") / "bundle"
+    shutil.copytree(tiny_bundle, path, ignore=shutil.ignore_patterns("cache"))
+    opened = Bundle.open(path)
+    driver = SimulatedDriver()
+    for release in (RELEASE, "tensorrt_rtx-1.7"):
+        library = library_of(SimulatedTensorRt(driver, release, opened), release)
+        for batch in (1, 2, 3):
+            store_engines(opened, library, batch=batch, branches=(2, 3, 4, 6))
+    return opened
+
+
+@dataclass
+class Card:
+    """A simulated device with its library and a pipeline's engines on it."""
+
+    driver: SimulatedDriver
+    trt: SimulatedTensorRt
+    bundle: Bundle
+    stack: ExitStack
+
+    def engines(self, run: Run, session: CudaSession) -> dict[str, DeviceEngine]:
+        kinds = {"unet": "unet", "advance": "advance" if run.branches <= 3 else "advance_many"}
+        found: dict[str, DeviceEngine] = {}
+        for name, kind in kinds.items():
+            size = {"height": 64, "width": 64} if kind == "unet" else {}
+            graph = self.bundle.graph(kind, **size)  # type: ignore[arg-type]  # a kind by its name
+            engine = load(self.bundle, graph, EngineOptions(backend="tensorrt"), session)
+            acquired = self.stack.enter_context(engine)
+            assert isinstance(acquired, DeviceEngine)
+            found[name] = acquired
+        return found
+
+    def session(self) -> CudaSession:
+        return CudaSession(self.driver)
+
+
+@pytest.fixture
+def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
+    driver = SimulatedDriver()
+    trt = SimulatedTensorRt(driver, RELEASE, bundle)
+    monkeypatch.setattr(
+        "sld_edge.engines.tensorrt.run.load_library", lambda _: library_of(trt, RELEASE)
+    )
+    with ExitStack() as stack:
+        yield Card(driver, trt, bundle, stack)
+    assert driver.live() == {}
+    assert trt.contexts == 0
+
+
+def device_loop(
+    loop: DeviceLoop, run: Run, seed: int = 3, watch_every: int = 0, guidance: float = 7.5
+) -> list[NDArray[np.float32]]:
+    generator = Generator(seed)
+    noise = randn_for(run.shape, generator)
+    steps = loop.run(
+        noise,
+        run.schedule.init_noise_sigma,
+        lambda: randn_for(run.shape, generator),
+        context=run.context,
+        tables=tables_for(run.schedule, run.config, guidance),
+        watch_every=watch_every,
+    )
+    return [latents.copy() for _, _, latents in steps]
+
+
+def assert_equal(card: Card, run: Run) -> None:
+    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+        want = planned_loop(run, Generator(3))
+        (first,) = device_loop(loop, run)
+        assert loop.description.startswith("one CUDA graph of")
+        (again,) = device_loop(loop, run)
+        watched = device_loop(loop, run, watch_every=1)
+        assert loop.description == "plain enqueue: a callback looks at the steps"
+    np.testing.assert_array_equal(first, want[-1])
+    np.testing.assert_array_equal(again, want[-1])
+    for index, (a, b) in enumerate(zip(want, watched, strict=True)):
+        assert np.array_equal(a, b), f"first differs at step {index}"
+
+
+@pytest.mark.parametrize("scheduler", scheduler_names())
+def test_every_scheduler_is_equal_bit_for_bit(
+    card: Card, pipe: SafePipeline, scheduler: str
+) -> None:
+    assert_equal(card, run_of(pipe, scheduler, CONFIGS["weak"], 1, steps=17))
+
+
+@pytest.mark.parametrize("preset", list(CONFIGS))
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_every_preset_and_batch_is_equal_bit_for_bit(
+    card: Card, pipe: SafePipeline, preset: str, batch: int
+) -> None:
+    """WEAK changes from two branches to three on the way; off has two throughout."""
+    assert_equal(card, run_of(pipe, "pndm", CONFIGS[preset], batch, steps=18))
+
+
+@pytest.mark.parametrize("concepts", [2, 4])
+def test_several_concepts_are_equal_bit_for_bit(
+    card: Card, pipe: SafePipeline, concepts: int
+) -> None:
+    assert_equal(card, run_of(pipe, "unipc", CONFIGS["weak"], 2, steps=18, concepts=concepts))
+
+
+@pytest.mark.parametrize(("scheduler", "eta"), [("ddim", 0.7), ("euler_ancestral", 0.0)])
+def test_fresh_noise_is_drawn_in_order(
+    card: Card, pipe: SafePipeline, scheduler: str, eta: float
+) -> None:
+    assert_equal(card, run_of(pipe, scheduler, CONFIGS["medium"], 2, eta=eta))
+
+
+def test_an_image_is_one_launch_and_one_wait(card: Card, pipe: SafePipeline) -> None:
+    """New prompts, seeds, strengths and guidance scales need no new capture either."""
+    run = run_of(pipe, "pndm", CONFIGS["medium"], 1)
+    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+        device_loop(loop, run)
+        before = card.driver.calls.copy()
+        for seed, preset, guidance in ((4, "medium", 7.5), (5, "strong", 9.0), (6, "max", 3.0)):
+            other = run_of(pipe, "pndm", CONFIGS[preset], 1)
+            other.context = {name: array + np.float32(seed / 100) for name, array in run.context.items()}  # fmt: skip
+            (latents,) = device_loop(loop, other, seed=seed, guidance=guidance)
+            assert np.isfinite(latents).all()
+            np.testing.assert_array_equal(latents, host_latents(other, seed, guidance))
+        calls = card.driver.calls - before
+    assert calls["cuGraphLaunch"] == calls["cuStreamSynchronize"] == 3
+    assert calls["cuStreamBeginCapture"] == calls["trt.execute"] == calls["cuMemAlloc"] == 0
+    assert calls["cuMemcpyHtoDAsync"] == 2 * 3
+    assert calls["cuMemcpyDtoHAsync"] == calls["cuMemsetD8Async"] == 3
+
+
+def host_latents(run: Run, seed: int, guidance: float) -> NDArray[np.float32]:
+    from sld_edge.runtime.loop import HostLoop
+
+    generator = Generator(seed)
+    tables = tables_for(run.schedule, run.config, guidance)
+    loop = HostLoop(
+        run.plan(),
+        {"unet": run.pipe._networks.loaded["unet"], "advance": run.advance},
+        context=run.context,
+        tables=tables,
+    )
+    noise = randn_for(run.shape, generator)
+    steps = loop.run(noise, run.schedule.init_noise_sigma, lambda: randn_for(run.shape, generator))
+    return [latents for _, _, latents in steps][-1]
+
+
+def test_a_watched_run_waits_at_the_watched_steps_only(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["strong"], 1, steps=10)
+    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+        before = card.driver.calls["cuStreamSynchronize"]
+        assert len(device_loop(loop, run, watch_every=4)) == 4  # after 0, 4, 8 and at the end
+        assert card.driver.calls["cuStreamSynchronize"] - before == 4
+        assert card.driver.calls["cuStreamBeginCapture"] == 0
+
+
+def using(cache: LoopCache, engines: dict[str, DeviceEngine], run: Run) -> str:
+    with cache.loop(run.plan(), engines) as loop:
+        device_loop(loop, run)
+        return loop.description
+
+
+def test_another_plan_or_shape_is_captured_anew_and_few_are_kept(
+    card: Card, pipe: SafePipeline
+) -> None:
+    cache, captures = LoopCache(), "cuStreamBeginCapture"
+    card.stack.callback(cache.close)
+    medium, strong, longer, wider = (
+        run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=5),
+        run_of(pipe, "ddim", CONFIGS["strong"], 1, steps=5),
+        run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=6),
+        run_of(pipe, "ddim", CONFIGS["medium"], 2, steps=5),
+    )
+    engines = card.engines(medium, card.session())
+    order = [medium, strong, longer, medium, wider, medium, longer]
+    for run, expected in zip(order, [1, 1, 2, 2, 3, 3, 4], strict=True):
+        using(cache, engines, run)
+        assert card.driver.calls[captures] == expected
+        assert len(cache) <= 2
+        assert len(card.driver.executables) == len(cache)
+    cache.close()
+    assert card.driver.live().keys() <= {"memory", "contexts", "streams"}
+
+
+def test_scratch_memory_that_moved_means_a_new_capture(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=5)
+    session = card.session()
+    with DeviceLoop(run.plan(), card.engines(run, session)) as loop:
+        (first,) = device_loop(loop, run)
+        session.scratch.reserve(1 << 20, what="something greedy")
+        (second,) = device_loop(loop, run)
+    np.testing.assert_array_equal(first, second)
+    assert card.driver.calls["cuStreamBeginCapture"] == 2
+
+
+REFUSALS: dict[str, tuple[Callable[[Card], None], str]] = {
+    "begin": (lambda c: c.driver.fail("cuStreamBeginCapture", 1), "cuStreamBeginCapture"),
+    "end": (
+        lambda c: c.driver.fail("cuStreamEndCapture", 1, Status.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED),
+        "INVALIDATED",
+    ),
+    "instantiate": (
+        lambda c: c.driver.fail("cuGraphInstantiate", 1, Status.CUDA_ERROR_OUT_OF_MEMORY),
+        "OUT_OF_MEMORY",
+    ),
+    # the two launches of the warm-up come first
+    "enqueue": (lambda c: c.driver.fail("trt.execute", 4), "injected failure of execute"),
+    "library": (lambda c: setattr(c.trt, "capturable", False), "cannot be captured"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", list(REFUSALS))
+def test_a_refused_capture_is_enqueued_plainly_and_says_why(
+    card: Card, pipe: SafePipeline, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse, why = REFUSALS[how]
+    release = "tensorrt_rtx-1.7" if how == "library" else RELEASE
+    trt = SimulatedTensorRt(card.driver, release, card.bundle)
+    card.trt = trt
+    monkeypatch.setattr(
+        "sld_edge.engines.tensorrt.run.load_library", lambda _: library_of(trt, release)
+    )
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=5)
+    refuse(card)
+    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+        for _ in range(2):
+            (latents,) = device_loop(loop, run)
+            np.testing.assert_array_equal(latents, planned_loop(run, Generator(3))[-1])
+            assert loop.description.startswith("plain enqueue: ")
+            assert why in loop.description
+        assert card.driver.calls["cuStreamBeginCapture"] <= 1
+        assert card.driver.graphs == {}
+
+
+def scene(card: Card, run: Run) -> None:
+    """Everything that a pipeline's loop does: acquire, capture, run twice, watch, close."""
+    cache = LoopCache()
+    with ExitStack() as stack:
+        card.stack = stack
+        engines = card.engines(run, card.session())
+        stack.callback(cache.close)
+        for watch_every in (0, 0, 2):
+            with cache.loop(run.plan(), engines) as loop:
+                device_loop(loop, run, watch_every=watch_every)
+
+
+def outcome(card: Card, run: Run) -> str:
+    """What a failed scene says, nothing of one that got by."""
+    try:
+        scene(card, run)
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
+def test_any_failure_releases_everything_and_is_one_line(card: Card, pipe: SafePipeline) -> None:
+    """Each single call, of the driver and of the library, fails once."""
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=2)
+    scene(card, run)
+    total = card.driver.calls["*"]
+    assert total > 100
+    failed = 0
+    for at in range(1, total + 1):
+        card.driver.calls.clear()
+        card.driver.fail("*", at)
+        failed += bool(outcome(card, run))
+        assert card.driver.live() == {}, f"after call {at}"
+        assert card.trt.contexts == 0, f"after call {at}"
+    assert failed > total // 2
+
+
+def test_a_lasting_device_error_releases_everything(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=2)
+    cache = LoopCache()
+    with ExitStack() as stack:
+        card.stack = stack
+        engines = card.engines(run, card.session())
+        using(cache, engines, run)
+        card.driver.sticky = Status.CUDA_ERROR_ILLEGAL_ADDRESS
+        with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
+            using(cache, engines, run)
+        assert len(cache) == 0
+    assert card.driver.live() == {}
+
+
+def test_out_of_memory_says_what_would_fit(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 3, steps=5)
+    engines = card.engines(run, card.session())
+    loop = DeviceLoop(run.plan(), engines)
+    card.driver.total = card.driver.used() + loop._layout.size * 3 // 4
+    with pytest.raises(
+        EngineError, match=r"needs [\d.]+ MB, [\d.]+ of [\d.]+ MB are free.*2 of these 3"
+    ):
+        loop.__enter__()
+    card.driver.total = card.driver.used() + 100
+    with pytest.raises(EngineError, match="fewer images"):
+        loop.__enter__()
+
+
+def test_a_kept_loop_gives_way_to_a_new_one(card: Card, pipe: SafePipeline) -> None:
+    small = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=5)
+    large = run_of(pipe, "ddim", CONFIGS["medium"], 2, steps=5)
+    engines = card.engines(small, card.session())
+    cache = LoopCache()
+    card.stack.callback(cache.close)
+    using(cache, engines, small)
+    room = DeviceLoop(large.plan(), engines)._layout.size
+    card.driver.total = card.driver.used() + room - 1
+    assert using(cache, engines, large).startswith("one CUDA graph")
+    assert len(cache) == 1
+
+
+def test_latents_that_are_not_finite_are_refused(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=3)
+    cache = LoopCache()
+    engines = card.engines(run, card.session())
+    run.context = {name: np.full_like(array, np.nan) for name, array in run.context.items()}
+    with (
+        pytest.raises(EngineError, match="not finite"),
+        cache.loop(run.plan(), engines) as loop,
+    ):
+        device_loop(loop, run)
+    assert len(cache) == 0
+
+
+def test_a_context_of_another_shape_is_refused(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=3)
+    other = run_of(pipe, "ddim", CONFIGS["medium"], 2, steps=3)
+    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+        run.context = other.context
+        with pytest.raises(EngineError, match="the plan has"):
+            device_loop(loop, run)
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_do_not_grow(card: Card, pipe: SafePipeline) -> None:
+    runs: list[Any] = [
+        run_of(pipe, "ddim", CONFIGS[preset], 1, steps=1 + index)
+        for index, preset in enumerate(("off", "weak", "max"))
+    ]
+    cache = LoopCache()
+    engines = card.engines(runs[0], card.session())
+    card.stack.callback(cache.close)
+    seen = []
+    for number in range(1000):
+        using(cache, engines, runs[number // 4 % 3])
+        seen.append((card.driver.used(), sum(card.driver.live().values()), card.trt.contexts))
+    assert max(seen[12:]) == max(seen[500:])
+    assert set(seen[12:24]) == set(seen[-12:])
