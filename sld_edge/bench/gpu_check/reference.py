@@ -14,6 +14,7 @@ from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.manifest import Graph, GraphKind, Shape
+from sld_edge.runtime.call import prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.pipeline import SafePipeline
 from sld_edge.runtime.plan import FEWEST_ROWS, tables_for
@@ -86,14 +87,8 @@ def cases_on_cpu(bundle: Bundle, shape: Shape) -> Iterator[GraphCase]:
         with load(bundle, graph, _CPU) as engine:
             return GraphCase(graph=graph, inputs=inputs, outputs=engine.run(inputs))
 
-    concept = bundle.manifest.safety.concept
-    tokens = Tokenizer(bundle).encode(
-        [*[""] * shape.batch, *[_PROMPT] * shape.batch], what="prompt"
-    )
-    rows = Tokenizer(bundle).encode_concept(concept)
-    ids = np.stack(
-        [tokens.ids[: shape.batch], tokens.ids[shape.batch :], np.stack([rows] * shape.batch)]
-    )
+    asked = {key: value for key, value in call_of(shape, 2).items() if key != "progress"}
+    ids = prepare_call(bundle, Tokenizer(bundle), **asked).ids
     yield case("text", {"input_ids": np.ascontiguousarray(ids[1, :1])})
 
     text = bundle.graph("text")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sld_edge import EngineError, InvalidInput, SafePipeline
 from sld_edge.bench.cli import main
+from sld_edge.bench.gpu_check import reference
 from sld_edge.bench.gpu_check.backends import OnnxRuntimeCudaBackend, TensorRtBackend, backends
 from sld_edge.bench.gpu_check.compare import compare_outputs, compare_pictures, nothing_to_see
 from sld_edge.bench.gpu_check.outcome import Outcome, exit_status, verdict
@@ -107,6 +108,19 @@ class PlayedBackend:
         pipe.plain_differs = bool(self._play.get("plain_differs"))
         pipe.refused = str(self._play.get("refused", ""))
         return pipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reference_once(tiny_bundle: Path) -> Iterator[None]:
+    """The CPU's side is the same for all tests."""
+    opened = Bundle.open(tiny_bundle)
+    shape = opened.manifest.shapes[0]
+    cases = list(reference.cases_on_cpu(opened, shape))
+    pictures = reference.pictures_on_cpu(opened, reference.call_of(shape, SETTINGS.steps))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sld_edge.bench.gpu_check.run.cases_on_cpu", lambda *_: cases)
+        patch.setattr("sld_edge.bench.gpu_check.run.pictures_on_cpu", lambda *_: pictures)
+        yield
 
 
 @pytest.fixture(scope="module")
