@@ -13,6 +13,7 @@ from sld_edge.shell import one_line_errors, quiet_logging, terminable
 #: Subcommand → where its click command lives. A measurement is added with one line here.
 COMMANDS: dict[str, str] = {
     "compare": "sld_edge.bench.compare.command:main",
+    "gpu-check": "sld_edge.bench.gpu_check.command:main",
     "make-checkpoint": "sld_edge.bench.checkpoint_command:main",
     "latency": "sld_edge.bench.latency.command:main",
     "startup": "sld_edge.bench.startup.command:main",

@@ -118,6 +118,15 @@ class EngineCache:
             if found is not None and path.name == found.file_name:
                 yield found
 
+    def keys(self, part: str) -> Iterator[EngineKey]:
+        """The keys that the files of one part claim to hold; only :meth:`lookup` tells whether one is whole."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.glob(f"*.{part}")):
+            found = _key_in(path)
+            if found is not None and path.name == found.file_name:
+                yield found
+
     def store(self, key: EngineKey, payload: Any) -> None:
         """Keep a payload (bytes, or what offers them as a buffer); what was there is replaced in one step.
 

@@ -91,7 +91,9 @@ def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: b
 def _elsewhere(recipe: Recipe, backend: str, notes: tuple[str, ...]) -> Engine:
     """OpenVINO where it is the one to take, else ONNX Runtime."""
     on_host = recipe.graph.kind in _ON_HOST
-    options = replace(recipe.options, provider="cpu") if on_host else recipe.options
+    options = recipe.options
+    if on_host:
+        options = replace(options, provider=_beside_the_denoiser(options))
     recipe = replace(recipe, options=options, notes=notes)
     if not on_host and backend == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine
@@ -143,3 +145,14 @@ def _backend(options: EngineOptions) -> str:
         if not accelerated():
             return "openvino"
     return "onnxruntime"
+
+
+def _beside_the_denoiser(options: EngineOptions) -> str:
+    """The provider of what runs between two runs of the denoiser: on a card where that is on one."""
+    from sld_edge.engines.onnxruntime.providers import accelerated, on_a_card
+
+    if options.provider == "auto":
+        on_card = options.backend in ("auto", "onnxruntime") and accelerated()
+    else:
+        on_card = on_a_card(options.provider)
+    return "cuda,cpu" if on_card else "cpu"

@@ -30,7 +30,7 @@ def build_options(command: Any) -> Any:
             click.option("--target", "targets", multiple=True, metavar="SM[,SM…]",
                          help="TensorRT-RTX: compute capabilities, e.g. sm86,sm89; no GPU is needed."),
             click.option("--branches", default="2,3", show_default=True, metavar="R[,R…]",
-                         help="Numbers of branches to build for: 3 is SLD, 2 + K has K concepts."),
+                         help="Branches to build for (--plan: the largest counts): 3 is SLD, 2 + K has K concepts."),
             click.option("--one-engine/--separate-engines", default=True, show_default=True,
                          help="One engine with a profile for each number of branches, or one engine each."),
             click.option("--workspace", type=click.IntRange(min=0), default=0, metavar="MIB",
@@ -58,18 +58,12 @@ def config_from_options(options: dict[str, Any], shapes: tuple[Shape, ...]) -> B
     """
     if options["engine"] is None:
         raise InvalidInput("--build needs a library", hint="--engine tensorrt or tensorrt-rtx")
-    try:
-        branches = tuple(int(text) for text in options["branches"].split(","))
-    except ValueError:
-        raise InvalidInput(
-            "--branches is not a list of numbers", value=options["branches"], hint="e.g. 2,3"
-        ) from None
     named = (text.strip().lower() for words in options["targets"] for text in words.split(","))
     return BuildConfig(
         engine=options["engine"],
         targets=tuple(text for text in named if text),
         shapes=shapes,
-        branches=branches,
+        branches=branches_from_text(options["branches"]),
         one_engine=options["one_engine"],
         workspace_mib=options["workspace"],
         optimisation_level=options["optimisation_level"],
@@ -79,6 +73,20 @@ def config_from_options(options: dict[str, Any], shapes: tuple[Shape, ...]) -> B
         timing_cache=options["timing_cache"] or Path(),
         verbose_log=options["verbose_log"] or Path(),
     )
+
+
+def branches_from_text(text: str) -> tuple[int, ...]:
+    """``"2,3"`` as numbers.
+
+    Raises:
+        InvalidInput: it is not a list of numbers.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidInput(
+            "--branches is not a list of numbers", value=text, hint="e.g. 2,3"
+        ) from None
 
 
 def build(path: Path, config: BuildConfig, *, stage: Stage) -> tuple[Report, ...]:

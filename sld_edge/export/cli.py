@@ -1,4 +1,4 @@
-"""``sld-export``: make a bundle, verify one, or build engines for one."""
+"""``sld-export``: make a bundle, verify one, plan its memory, or build engines for one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import click
 from sld_edge import __version__
 from sld_edge.errors import EngineError, InvalidInput, MissingDependency
 from sld_edge.export.build_command import (
+    branches_from_text,
     build,
     build_options,
     check_machine,
@@ -34,6 +35,7 @@ Examples:
   sld-export ./checkpoint bundle --concept "weapons, blood" --force
   sld-export --verify bundle
   sld-export --build bundle --engine tensorrt-rtx --target sm86,sm89
+  sld-export --plan bundle --branches 3
   sld-export ./stable-diffusion-v1-5 bundle --precision fp16 --engine tensorrt-rtx --target sm89
 
 \b
@@ -52,6 +54,8 @@ _PRESETS = ["weak", "medium", "strong", "max"]
               help="Check every file of a bundle and load every graph; writes to its cache folder only.")  # fmt: skip
 @click.option("--build", "build_path", type=click.Path(path_type=Path), metavar="BUNDLE",
               help="Add engines to a bundle; needs --engine, and no PyTorch.")  # fmt: skip
+@click.option("--plan", "plan_path", type=click.Path(path_type=Path), metavar="BUNDLE",
+              help="Say how much memory a bundle needs to run; nothing is loaded or written.")  # fmt: skip
 @build_options
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--shape", "shapes", multiple=True, metavar="HxW[xBATCH]",
@@ -80,6 +84,7 @@ def main(
     out: Path | None,
     verify: Path | None,
     build_path: Path | None,
+    plan_path: Path | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -89,6 +94,11 @@ def main(
         if checkpoint is not None:
             raise InvalidInput("--verify takes a bundle and nothing else", value=str(checkpoint))
         _verify(verify, as_json=as_json, quiet=quiet)
+        return
+    if plan_path is not None:
+        if checkpoint is not None:
+            raise InvalidInput("--plan takes a bundle and nothing else", value=str(checkpoint))
+        _plan(plan_path, options, as_json=as_json)
         return
     if build_path is not None:
         if checkpoint is not None:
@@ -107,6 +117,29 @@ def main(
         click.echo(json.dumps(report))
     else:
         click.echo(str(out))
+
+
+def _plan(path: Path, options: dict[str, Any], *, as_json: bool) -> None:
+    from sld_edge.bundle import Bundle
+    from sld_edge.runtime.memory_plan import plan_memory
+
+    bundle = Bundle.open(path)
+    plans = [
+        plan_memory(
+            bundle,
+            height=shape.height,
+            width=shape.width,
+            batch=shape.batch,
+            branches=max(branches_from_text(options["branches"])),
+            library=options["engine"],
+        )
+        for shape in _shapes(options) or bundle.manifest.shapes
+    ]
+    if as_json:
+        report = {"bundle": str(path), "plans": [plan.to_dict() for plan in plans]}
+        click.echo(json.dumps(report))
+        return
+    click.echo("\n\n".join("\n".join(plan.lines()) for plan in plans))
 
 
 def _build(

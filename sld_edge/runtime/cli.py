@@ -66,6 +66,8 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--compute-precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
               show_default=True, help="Lowest precision arithmetic may use.")  # fmt: skip
 @click.option("--threads", default=0, help="CPU threads; 0 uses every core.")
+@click.option("--memory", type=click.Choice(["normal", "low"]), default="normal", show_default=True,
+              help="low: load one network after the other, for boards with little memory.")  # fmt: skip
 @click.option("--digest", help="Refuse any bundle but the one with this digest.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON record a picture.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the files' names.")
@@ -93,7 +95,8 @@ def main(
     from sld_edge.runtime.pipeline import SafePipeline
 
     load_options = {
-        key: options.pop(key) for key in ("engine", "compute_precision", "threads", "digest")
+        key: options.pop(key)
+        for key in ("engine", "compute_precision", "threads", "memory", "digest")
     }
     seeds = options.pop("seed") or (random_seed(),)
     device = options.pop("seed_device")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import Engine, dtype_of
+from sld_edge.manifest import Graph
 
 #: Rows kept: the empty negative prompt, the safety concept and a few prompts. A row of SD 1.5 is 8 MB in fp32.
 _KEPT = 8
@@ -17,10 +20,16 @@ Row = dict[str, NDArray[Any]]
 
 
 class ContextEncoder:
-    """Runs the ``text`` graph once for each new text and remembers the latest rows."""
+    """Runs the ``text`` graph once for each new text and remembers the latest rows.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        graph: The ``text`` graph.
+        use: Gives its engine, loaded; entered only where a text is new.
+    """
+
+    def __init__(self, graph: Graph, use: Callable[[], AbstractContextManager[Engine]]) -> None:
+        self._graph = graph
+        self._use = use
         self._rows: OrderedDict[bytes, Row] = OrderedDict()
 
     def encode(self, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
@@ -35,26 +44,27 @@ class ContextEncoder:
         branches, batch, _ = ids.shape
         arrays = {
             tensor.name: np.empty((branches, batch, *_fixed(tensor.shape[1:])), dtype_of(tensor))
-            for tensor in self._engine.graph.outputs
+            for tensor in self._graph.outputs
         }
-        # Texts are encoded one by one: a row then never depends on what else was in the batch.
-        for branch in range(branches):
-            for sample in range(batch):
-                for name, row in self._row(ids[branch, sample]).items():
-                    arrays[name][branch, sample] = row
+        with ExitStack() as stack:
+            engine: Engine | None = None
+            # Texts are encoded one by one: a row then never depends on what else was in the batch.
+            for branch in range(branches):
+                for sample in range(batch):
+                    key = ids[branch, sample].tobytes()
+                    if key not in self._rows:
+                        engine = engine or stack.enter_context(self._use())
+                        self._remember(key, engine, ids[branch, sample])
+                    self._rows.move_to_end(key)
+                    for name, row in self._rows[key].items():
+                        arrays[name][branch, sample] = row
         return arrays
 
-    def _row(self, ids: NDArray[np.int64]) -> Row:
-        key = ids.tobytes()
-        if key in self._rows:
-            self._rows.move_to_end(key)
-            return self._rows[key]
-        outputs = self._engine.run({"input_ids": np.ascontiguousarray(ids[None])})
-        row = {name: array[0] for name, array in outputs.items()}
-        self._rows[key] = row
+    def _remember(self, key: bytes, engine: Engine, ids: NDArray[np.int64]) -> None:
+        outputs = engine.run({"input_ids": np.ascontiguousarray(ids[None])})
+        self._rows[key] = {name: array[0] for name, array in outputs.items()}
         if len(self._rows) > _KEPT:
             self._rows.popitem(last=False)
-        return row
 
 
 def _fixed(shape: tuple[int | str, ...]) -> tuple[int, ...]:

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.base import Engine
 from sld_edge.engines.device import DeviceEngine
+from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
 from sld_edge.runtime.call import Call
+from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.loop import Floats, HostLoop
 from sld_edge.runtime.loop_cache import LoopCache
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.plan import Plan, build_plan, tables_for
+from sld_edge.runtime.resident_loop import ResidentLoop
 
 #: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
 Callback = Callable[[int, float, Floats], None]
@@ -84,7 +87,6 @@ class Denoiser:
     def close(self) -> None:
         """Release the device's loops."""
         self._loops.close()
-        self._line = ""
 
     @contextmanager
     def _steps(
@@ -96,13 +98,17 @@ class Denoiser:
         start: tuple[Floats, float, Callable[[], Floats]],
         every: int,
     ) -> Iterator[Iterator[tuple[int, float, Floats]]]:
-        on_device = _on_one_device(engines)
-        if on_device is None:
+        on_device, resident = _on_one_device(engines), _resident(engines)
+        if on_device is not None:
+            opened = self._loops.loop(plan, on_device, DeviceLoop)
+        elif resident is not None:
+            opened = self._loops.loop(plan, resident, ResidentLoop)
+        else:
             self._line = ""
             loop = HostLoop(plan, engines, context=context, tables=tables)
             yield loop.run(*start)
             return
-        with self._loops.loop(plan, on_device) as loop_there:
+        with opened as loop_there:
             yield loop_there.run(*start, context=context, tables=tables, watch_every=every)
             self._line = loop_there.description
 
@@ -113,3 +119,13 @@ def _on_one_device(engines: Mapping[str, Engine]) -> dict[str, DeviceEngine] | N
     if len(found) < len(engines) or len({id(engine.session) for engine in found.values()}) > 1:
         return None
     return found
+
+
+def _resident(engines: Mapping[str, Engine]) -> dict[str, OnnxRuntimeEngine] | None:
+    """The same engines where ONNX Runtime runs all of them on one card."""
+    found = {
+        name: engine
+        for name, engine in engines.items()
+        if isinstance(engine, OnnxRuntimeEngine) and engine.memory == "cuda"
+    }
+    return found if len(found) == len(engines) else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,18 +14,17 @@ import numpy as np
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
-from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.engines.load import load
+from sld_edge.engines.tensorrt.library import LIBRARIES
 from sld_edge.errors import BundleError, EngineError
-from sld_edge.manifest import GraphKind
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.denoise import Denoiser
 from sld_edge.runtime.loop import Floats
+from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
+from sld_edge.runtime.networks import Networks, advance_for
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import Pixels, output_from_pixels
-from sld_edge.runtime.plan import FEWEST_ROWS
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.tokenize import Tokenizer
@@ -41,18 +40,22 @@ class SafePipeline:
     """
 
     def __init__(
-        self, bundle: Bundle, options: EngineOptions, observer: Observer = UNOBSERVED
+        self,
+        bundle: Bundle,
+        options: EngineOptions,
+        observer: Observer = UNOBSERVED,
+        *,
+        memory: MemoryMode = "normal",
     ) -> None:
         self.bundle = bundle
         self.options = options
         self._observer = observer
-        self._stack = ExitStack()
-        self._engines: dict[GraphKind, Engine] = {}
-        #: The device that the engines share, where they run on one; opened by the first of them.
-        self._session = CudaSession()
         self._denoiser = Denoiser()
+        self._networks = Networks(
+            bundle, options, observer, memory=memory, before_release=self._denoiser.close
+        )
         self._tokenizer = Tokenizer(bundle)
-        self._context: ContextEncoder | None = None
+        self._context = self._new_context()
         self._progress: bool | None = None
 
     @classmethod
@@ -63,6 +66,7 @@ class SafePipeline:
         *,
         compute_precision: ComputePrecision = "fp32",
         threads: int = 0,
+        memory: str = "normal",
         verify: bool = False,
         digest: str | None = None,
         lazy: bool = False,
@@ -76,6 +80,8 @@ class SafePipeline:
                 :class:`~sld_edge.engines.base.EngineOptions`, which then says everything.
             compute_precision: Lowest precision the denoiser's and decoder's arithmetic may use.
             threads: CPU threads; 0 uses every core.
+            memory: ``"low"`` loads one stage after the other and releases it again, so that the largest
+                decides what is needed; every call then loads anew. Pictures are the same.
             verify: Hash every file even where nothing changed since the last successful check.
             digest: Refuse any bundle but the one with this digest.
             lazy: Leave loading the networks to the first call, so that :meth:`check` can come before.
@@ -93,28 +99,39 @@ class SafePipeline:
                 hint=f"run: sld-export {bundle} BUNDLE",
             )
         options = EngineOptions.parse(engine, compute_precision=compute_precision, threads=threads)
+        mode = checked_memory(memory)
         opened = Bundle.open(bundle, digest=digest)
         opened.verify(full=verify)
-        pipeline = cls(opened, options, observer)
+        pipeline = cls(opened, options, observer, memory=mode)
         if not lazy:
             pipeline.load()
         return pipeline
 
     def load(self) -> None:
-        """Load the networks for the bundle's first size, where none are loaded yet.
+        """Load the networks for the bundle's first size, where none are loaded yet; with low memory none are.
 
         Raises:
             EngineError: no engine could load the graphs; nothing stays loaded then.
         """
-        if self._engines:
+        if self._networks.loaded:
             return
-        shape = self.bundle.manifest.shapes[0]
-        try:
-            self._load(shape.height, shape.width)
-        except BaseException:
-            self.close()
-            raise
+        self._networks.load_all()
         logger.info("%s", self)
+
+    def memory_plan(self, **setting: Any) -> MemoryPlan:
+        """How much memory a run needs, stage by stage; nothing is loaded.
+
+        Args:
+            setting: ``height``, ``width``, ``batch``, ``branches``, ``steps`` and ``memory`` as
+                :func:`~sld_edge.runtime.memory_plan.plan_memory` takes them; this pipeline's memory mode,
+                and its engines' own figures where it runs on some that say them.
+        """
+        backend = self.options.backend
+        names = (backend, *(line.split(" ")[0] for line in self.engines.values()))
+        library = next((name for name in names if name in LIBRARIES), "")
+        return plan_memory(
+            self.bundle, **{"memory": self._networks.memory, "library": library, **setting}
+        )
 
     def __call__(
         self,
@@ -210,7 +227,8 @@ class SafePipeline:
             )
         for note in call.notes:
             logger.warning("%s", note)
-        self._load(call.request.height, call.request.width)
+        self._networks.set_size(call.request.height, call.request.width)
+        self._networks.load_all()
         final = self._denoise(call, callback, progress)
         with self._observer.stage("pictures"):
             pixels, flags = self._pictures(final)
@@ -232,8 +250,8 @@ class SafePipeline:
     @property
     def engines(self) -> dict[str, str]:
         """What runs each graph and why, one line each; where a device ran the latest loop, how it did."""
-        lines: dict[str, str] = {kind: engine.description for kind, engine in self._engines.items()}
-        return {**lines, "loop": line} if (line := self._denoiser.description) else lines
+        lines = self._networks.lines
+        return {**lines, "loop": line} if lines and (line := self._denoiser.description) else lines
 
     def set_progress_bar_config(self, *, disable: bool | None = None) -> None:
         """Show the progress bar always (False), never (True) or on a terminal (None)."""
@@ -241,10 +259,8 @@ class SafePipeline:
 
     def close(self) -> None:
         """Release every engine; the pipeline loads them again when it is next called."""
-        self._denoiser.close()
-        self._engines.clear()
-        self._context = None
-        self._stack.close()
+        self._networks.release()
+        self._context = self._new_context()
 
     def __enter__(self) -> SafePipeline:
         return self
@@ -258,29 +274,18 @@ class SafePipeline:
         self.close()
 
     def __repr__(self) -> str:
-        lines = [f"SafePipeline({str(self.bundle.path)!r}, digest={self.bundle.digest[:12]})"]
+        low = ", memory='low'" if self._networks.memory == "low" else ""
+        lines = [f"SafePipeline({str(self.bundle.path)!r}, digest={self.bundle.digest[:12]}{low})"]
         lines += [f"  {kind}: {line}" for kind, line in self.engines.items()]
         return "\n".join(lines)
 
-    def _load(self, height: int, width: int) -> None:
-        """Acquire the engines for a size; those of another size are let go first, their weights are big."""
-        kinds: list[GraphKind] = ["text", "unet", "advance", "decode"]
-        if self.bundle.manifest.safety.head:
-            kinds.append("safety")
-        wanted = {kind: self.bundle.graph(kind, height=height, width=width) for kind in kinds}
-        if any(
-            kind in self._engines and self._engines[kind].graph != graph
-            for kind, graph in wanted.items()
-        ):
-            self.close()
-        for kind, graph in wanted.items():
-            if kind not in self._engines:
-                engine = self._observer.engine(
-                    load(self.bundle, graph, self.options, self._session)
-                )
-                self._engines[kind] = self._stack.enter_context(engine)
-        if self._context is None:
-            self._context = ContextEncoder(self._engines["text"])
+    def _new_context(self) -> ContextEncoder:
+        @contextmanager
+        def text() -> Iterator[Engine]:
+            with self._networks.use("text") as engines:
+                yield engines["text"]
+
+        return ContextEncoder(self.bundle.graph("text"), text)
 
     def _prepared(self, **arguments: Any) -> Call:
         return prepare_call(self.bundle, self._tokenizer, **arguments)
@@ -291,7 +296,6 @@ class SafePipeline:
         callback: Callable[[int, float, Floats], None] | None,
         progress: bool | None,
     ) -> Floats:
-        assert self._context is not None
         request, schedule = call.request, call.schedule
         noise = request.latents
         if noise is None:
@@ -299,48 +303,37 @@ class SafePipeline:
                 noise = randn_for(request.latent_shape, request.generators)
         with self._observer.stage("text"):
             context = self._context.encode(call.ids)
-        engines = {
-            "unet": self._engines["unet"],
-            "advance": self._advance_for(branches=len(call.ids)),
-        }
+        advance = advance_for(len(call.ids))
         show = self._progress if progress is None else progress
         with (
+            self._networks.use("unet", advance) as engines,
             self._observer.stage("denoise"),
             step_progress(schedule.evaluations, show) as step_done,
         ):
-            latents = self._denoiser.denoise(
-                engines,
+            return self._denoiser.denoise(
+                {"unet": engines["unet"], "advance": engines[advance]},
                 call,
                 noise=noise,
                 context=context,
                 callback=callback,
                 step_done=step_done,
             )
-        engines["unet"].trim()
-        return latents
-
-    def _advance_for(self, *, branches: int) -> Engine:
-        if branches <= FEWEST_ROWS:
-            return self._engines["advance"]
-        if "advance_many" not in self._engines:
-            graph = self.bundle.graph("advance_many")
-            engine = self._observer.engine(load(self.bundle, graph, self.options, self._session))
-            self._engines["advance_many"] = self._stack.enter_context(engine)
-        return self._engines["advance_many"]
 
     def _pictures(self, latents: Floats) -> tuple[list[Pixels], list[bool] | None]:
         """Decode and check, one image at a time: the decoder's memory is the largest of all."""
-        pixels: list[Pixels] = []
+        with self._networks.use("decode") as engines:
+            decode = engines["decode"]
+            images = [decode.run({"latents": np.ascontiguousarray(x[None])}) for x in latents]
+        pixels = [image["images"][0] for image in images]
+        if not self.bundle.manifest.safety.head:
+            return pixels, None
         flags: list[bool] = []
-        for latent in latents:
-            image = self._engines["decode"].run({"latents": np.ascontiguousarray(latent[None])})
-            self._engines["decode"].trim()
-            pixels.append(image["images"][0])
-            if "safety" in self._engines:
-                verdict = self._engines["safety"].run(image)
+        with self._networks.use("safety") as engines:
+            for image in images:
+                verdict = engines["safety"].run(image)
                 if not np.isfinite(verdict["concept_scores"]).all():
                     raise EngineError(
                         "the safety head's scores are not finite, no image is returned"
                     )
                 flags.append(bool(verdict["flags"][0]))
-        return pixels, flags if "safety" in self._engines else None
+        return pixels, flags

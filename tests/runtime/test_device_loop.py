@@ -177,7 +177,7 @@ def host_latents(run: Run, seed: int, guidance: float) -> NDArray[np.float32]:
     tables = tables_for(run.schedule, run.config, guidance)
     loop = HostLoop(
         run.plan(),
-        {"unet": run.pipe._engines["unet"], "advance": run.advance},
+        {"unet": run.pipe._networks.loaded["unet"], "advance": run.advance},
         context=run.context,
         tables=tables,
     )

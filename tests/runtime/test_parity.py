@@ -232,10 +232,9 @@ def test_the_unet_graph_agrees_at_every_step(pipe: SafePipeline, reference: Refe
         "euler", 5, PROMPTS, num_inference_steps=STEPS, guidance_scale=7.5, **SafetyConfig.MEDIUM
     )
     captured: list[NDArray[np.float32]] = []
-    unet = pipe._engines["unet"]
+    unet = pipe._networks.loaded["unet"]
     texts = [[""] * 3, PROMPTS, [reference.pipe.safety_concept] * 3]
     ids = np.stack([pipe._tokenizer.encode(row, what="negative_prompt").ids for row in texts])
-    assert pipe._context is not None
     context = pipe._context.encode(ids)
     for i, (sample, want) in enumerate(zip(trace.inputs, trace.predictions, strict=True)):
         out = unet.run(

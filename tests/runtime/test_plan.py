@@ -18,6 +18,7 @@ from sld_edge import Generator, SafePipeline, SafetyConfig
 from sld_edge.engines.base import Engine
 from sld_edge.manifest import Graph
 from sld_edge.runtime.loop import HostLoop
+from sld_edge.runtime.networks import advance_for
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.plan import Plan, build_plan, tables_for
 from sld_edge.runtime.safety import PRESETS
@@ -48,11 +49,12 @@ class Run:
 
     @property
     def advance(self) -> Engine:
-        return self.pipe._advance_for(branches=self.branches)
+        with self.pipe._networks.use(advance_for(self.branches)) as engines:
+            return engines[advance_for(self.branches)]
 
     def plan(self) -> Plan:
         return build_plan(
-            self.pipe._engines["unet"].graph,
+            self.pipe._networks.loaded["unet"].graph,
             schedule=self.schedule,
             config=self.config,
             branches=self.branches,
@@ -78,7 +80,6 @@ def run_of(
     ]
     encode = pipe._tokenizer.encode
     ids = np.stack([encode(row, what="negative_prompt").ids for row in texts])
-    assert pipe._context is not None
     schedule = build_schedule(scheduler, pipe.bundle.manifest.scheduler, steps=steps, eta=eta)
     return Run(pipe, schedule, config, pipe._context.encode(ids), len(texts), (batch, *SHAPE))
 
@@ -93,7 +94,7 @@ def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
     for i in range(schedule.evaluations):
         needed = config is not None and config.matters_at(i)
         used = run.branches if needed else 2
-        out = run.pipe._engines["unet"].run(
+        out = run.pipe._networks.loaded["unet"].run(
             {
                 **{name: array[:used].copy() for name, array in run.context.items()},
                 "latents": state[0].copy(),
@@ -125,7 +126,7 @@ def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
 
 
 def planned_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
-    engines = {"unet": run.pipe._engines["unet"], "advance": run.advance}
+    engines = {"unet": run.pipe._networks.loaded["unet"], "advance": run.advance}
     loop = HostLoop(
         run.plan(),
         engines,
@@ -179,7 +180,7 @@ def test_a_second_run_of_the_same_buffers_starts_clean(pipe: SafePipeline) -> No
     run = run_of(pipe, "lms", CONFIGS["max"], 1)
     loop = HostLoop(
         run.plan(),
-        {"unet": pipe._engines["unet"], "advance": run.advance},
+        {"unet": pipe._networks.loaded["unet"], "advance": run.advance},
         context=run.context,
         tables=tables_for(run.schedule, run.config, 7.5),
     )

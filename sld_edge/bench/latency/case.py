@@ -11,11 +11,12 @@ import msgspec
 
 from sld_edge.engines.base import ComputePrecision
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.memory_plan import MemoryMode
 
 PROMPT = "a photograph of a lighthouse on a rocky coast"
 
 #: Axes of a sweep in the order in which cases are told apart in names.
-AXES = ("engine", "precision", "threads", "size", "batch", "scheduler", "safety", "steps")
+AXES = ("engine", "precision", "threads", "memory", "size", "batch", "scheduler", "safety", "steps")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = "auto"
     precision: ComputePrecision = "fp32"
     threads: int = 0
+    memory: MemoryMode = "normal"
     prompt: str = PROMPT
     guidance_scale: float = 7.5
     seed: int = 0
@@ -111,6 +113,7 @@ def _word(axis: str, value: str | int) -> str:
         "steps": f"{value} steps",
         "batch": f"batch {value}",
         "safety": f"safety {value}",
+        "memory": f"memory {value}",
         "threads": f"{value} threads" if value else "all threads",
     }
     return words.get(axis, str(value))

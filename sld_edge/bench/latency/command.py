@@ -15,6 +15,7 @@ import click
 
 from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
+from sld_edge.bench.report_file import check_writable, write_report
 from sld_edge.bench.stats import StopRule
 from sld_edge.errors import InvalidInput
 from sld_edge.shell import say
@@ -47,6 +48,8 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), multiple=True,
               default=("fp32",), show_default="fp32", help="* Lowest arithmetic precision.")  # fmt: skip
 @click.option("--threads", type=int, multiple=True, default=(0,), help="* 0 uses every core.")
+@click.option("--memory", type=click.Choice(["normal", "low"]), multiple=True, default=("normal",),
+              show_default="normal", help="* low loads one network after the other.")  # fmt: skip
 @click.option("--prompt", default=PROMPT, help="Text; every repeat adds its number to it.")
 @click.option("--guidance-scale", default=7.5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -136,6 +139,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
                 first.engine,
                 compute_precision=first.precision,
                 threads=first.threads,
+                memory=first.memory,
                 observer=clock,
             ) as pipe:
                 for case in same_engine:
@@ -188,7 +192,7 @@ def _cases(options: dict[str, Any], default_size: tuple[int, int]) -> list[Case]
         for value in options[name]:
             _whole(f"--{name}", value, least=1)
     axes = {name: options[name] for name in ("steps", "scheduler", "safety", "batch", "engine",
-                                             "precision", "threads")}  # fmt: skip
+                                             "precision", "threads", "memory")}  # fmt: skip
     return cases_from_sweep(
         {**axes, "size": sizes},
         prompt=options["prompt"],
@@ -199,7 +203,9 @@ def _cases(options: dict[str, Any], default_size: tuple[int, int]) -> list[Case]
 
 def _grouped(cases: Sequence[Case]) -> Iterator[list[Case]]:
     """Cases that one loaded pipeline can run; the sweep has them next to each other."""
-    for _, group in itertools.groupby(cases, key=lambda c: (c.engine, c.precision, c.threads)):
+    for _, group in itertools.groupby(
+        cases, key=lambda c: (c.engine, c.precision, c.threads, c.memory)
+    ):
         yield list(group)
 
 

@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sld_edge.engines.base import (
@@ -46,32 +46,44 @@ class Provider:
     devices: tuple[Any, ...] = ()
     #: Precision this provider will compute in.
     precision: str = "fp32"
+    #: Whether it captures what it runs as CUDA graphs and replays them.
+    cuda_graph: bool = False
 
 
-def candidates(options: EngineOptions, *, threads: int) -> Iterator[Provider]:
+def candidates(
+    options: EngineOptions, *, threads: int, cuda_graph: bool = False
+) -> Iterator[Provider]:
     """Providers present on this machine, best first.
+
+    Args:
+        options: Which to try: all, or those that are named (``"cuda"``, ``"cuda,cpu"``).
+        threads: CPU threads.
+        cuda_graph: Offer CUDA first with its graphs; it refuses a graph that has nodes for other processors.
 
     Raises:
         InvalidInput: the provider that was named is unknown or not present.
     """
-    wanted = options.provider
-    if wanted != "auto" and wanted not in PROVIDERS:
+    names = options.provider.split(",")
+    wanted = next((name for name in names if name not in PROVIDERS), names[0])
+    if names != ["auto"] and wanted not in PROVIDERS:
         raise InvalidInput(
             "unknown execution provider", value=wanted, hint=f"use auto, {', '.join(PROVIDERS)}"
         )
     present = _built_in()
     found = False
     for short_name, name in PROVIDERS.items():
-        if wanted not in ("auto", short_name) or (
-            wanted == "auto" and short_name in _ONLY_ON_REQUEST
-        ):
+        if short_name not in names and (names != ["auto"] or short_name in _ONLY_ON_REQUEST):
             continue
         # Asked first: once its plug-in is registered, ONNX Runtime lists the provider as if it were built in.
         devices = _openvino_devices() if short_name == "openvino" else ()
         if not devices and name not in present:
             continue
         found = True
-        yield _provider(short_name, name, devices, options, threads)
+        provider = _provider(short_name, name, devices, options, threads)
+        if cuda_graph and short_name == "cuda":
+            with_graph = {**provider.options, "enable_cuda_graph": "1"}
+            yield replace(provider, options=with_graph, cuda_graph=True)
+        yield provider
     if not found:
         raise InvalidInput(
             "this execution provider is not on this machine", value=wanted, hint=_how_to_get(wanted)
@@ -108,6 +120,11 @@ def _openvino_precision(devices: tuple[Any, ...], asked: ComputePrecision) -> Fl
         return float_precision(asked)
     capabilities = str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
     return precision_within(asked, capabilities)
+
+
+def on_a_card(short_name: str) -> bool:
+    """Whether a provider computes on an NVIDIA card, where arrays may stay between runs."""
+    return short_name in _FOR_CARDS
 
 
 def accelerated() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -19,12 +19,18 @@ from sld_edge.engines.base import (
     stated_precision,
     usable_cores,
 )
-from sld_edge.engines.onnxruntime.providers import Provider, candidates
+from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
+from sld_edge.engines.onnxruntime.resident import ResidentArray
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
 #: Too little work for a thread pool: waking it costs more than it saves.
 _SINGLE_THREADED = ("advance", "advance_many")
+#: Run once a step on arrays that stay in place, so worth to be captured.
+_IN_LOOP = ("unet", "advance", "advance_many")
+_GRAPH_ID = "gpu_graph_id"
+#: Neither capture nor replay in this run.
+_NO_GRAPH = "-1"
 
 
 class OnnxRuntimeEngine:
@@ -45,6 +51,16 @@ class OnnxRuntimeEngine:
     def provider(self) -> str:
         """Short name of the execution provider in use (``"cpu"``), empty before it is acquired."""
         return self._provider.short_name if self._provider else ""
+
+    @property
+    def memory(self) -> str:
+        """Where arrays can stay between runs: ``"cuda"`` on a card, else ``"cpu"``."""
+        return "cuda" if on_a_card(self.provider) else "cpu"
+
+    @property
+    def captures(self) -> bool:
+        """Whether runs with a graph's number are captured as CUDA graphs."""
+        return self._provider is not None and self._provider.cuda_graph
 
     @property
     def description(self) -> str:
@@ -108,7 +124,42 @@ class OnnxRuntimeEngine:
             assert kept
             try:
                 bind_inputs(changing)
-                session.run_with_iobinding(binding)
+                session.run_with_iobinding(binding, self._run_options(_NO_GRAPH))
+            except Exception as error:
+                raise self._failed(error) from error
+
+        return call
+
+    def bind_resident(
+        self,
+        inputs: Mapping[str, ResidentArray],
+        outputs: Mapping[str, ResidentArray],
+        *,
+        graph_id: int = -1,
+    ) -> Callable[[], None]:
+        """Bind arrays in the provider's own memory once; nothing is copied when the returned function runs.
+
+        It returns when the run is done: ONNX Runtime gives every session a stream of its own, and waiting
+        for it is what keeps the next session's run behind this one.
+
+        Args:
+            graph_id: Number, 1 or more, under which the run is captured as a CUDA graph and replayed: the same
+                number always with the same arrays. −1 runs plainly.
+
+        Raises:
+            EngineError: when run, if ONNX Runtime fails or refuses to capture.
+        """
+        session = self._acquired()
+        binding = session.io_binding()
+        for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+            for name, array in arrays.items():
+                dtype = np.dtype(array.dtype).type
+                bind(name, self.memory, 0, dtype, array.shape, array.address)
+        options = self._run_options(str(graph_id))
+
+        def call() -> None:
+            try:
+                session.run_with_iobinding(binding, options)
             except Exception as error:
                 raise self._failed(error) from error
 
@@ -119,7 +170,7 @@ class OnnxRuntimeEngine:
         check_arrays(inputs, self.graph.inputs, "inputs")
         names = [tensor.name for tensor in self.graph.outputs]
         try:
-            results = self._acquired().run(names, dict(inputs))
+            results = self._acquired().run(names, dict(inputs), self._run_options(_NO_GRAPH))
         except Exception as error:
             raise self._failed(error) from error
         return {
@@ -129,6 +180,15 @@ class OnnxRuntimeEngine:
 
     def trim(self) -> None:
         """Nothing to do: ONNX Runtime keeps its arena for as long as the session lives."""
+
+    def _run_options(self, graph_id: str) -> Any:
+        if not self.captures:
+            return None
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(_GRAPH_ID, graph_id)
+        return options
 
     def _acquired(self) -> Any:
         if self._session is None:
@@ -154,11 +214,16 @@ class OnnxRuntimeEngine:
                 hint="pip install 'sld-edge[cpu]', or 'sld-edge[gpu]' for NVIDIA cards",
             ) from error
         self._refused = []
-        for provider in candidates(self._recipe.options, threads=self._threads()):
+        for provider in candidates(
+            self._recipe.options,
+            threads=self._threads(),
+            cuda_graph=self.graph.kind in _IN_LOOP,
+        ):
             try:
                 return self._session_on(onnxruntime, provider), provider
             except Exception as error:
-                self._refused.append(f"{provider.name} refused: {one_line(str(error))[:200]}")
+                what = f"{provider.name}{' with CUDA graphs' if provider.cuda_graph else ''}"
+                self._refused.append(f"{what} refused: {one_line(str(error))[:200]}")
         raise EngineError(
             f"no execution provider could load {self._recipe.file.name} ({'; '.join(self._refused)})"
         )
@@ -167,6 +232,9 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads()
         options.log_severity_level = 3
+        # A pattern is one more block for all activations, from the second run on, beside those of the first:
+        # twice the memory, for no time that could be measured.
+        options.enable_mem_pattern = False
         file = self._recipe.file
         if provider.devices:
             options.add_provider_for_devices(list(provider.devices), provider.options)

@@ -1,0 +1,1 @@
+"""``sld-bench gpu-check``: what this machine's card computes, against the CPU."""

@@ -1,0 +1,135 @@
+"""A pipeline's networks: all loaded at once, or one stage after the other where memory is short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from sld_edge.bundle import Bundle
+from sld_edge.engines.base import Engine, EngineOptions
+from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.engines.load import load
+from sld_edge.manifest import Graph, GraphKind
+from sld_edge.runtime.memory_plan import MemoryMode
+from sld_edge.runtime.observe import Observer
+from sld_edge.runtime.plan import FEWEST_ROWS
+
+
+class Networks:
+    """Loads engines when they are used.
+
+    With ``memory="normal"`` an engine that was loaded stays, but for what it needs only while it runs. With ``"low"`` every stage loads its own and releases
+    them when it ends, however it ends: two stages are never loaded together.
+
+    Args:
+        bundle: Where the graphs lie.
+        options: How they run.
+        observer: Given every engine before it is acquired.
+        memory: ``"normal"`` or ``"low"``.
+        before_release: Called before engines are released, to let go of what refers to them.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: EngineOptions,
+        observer: Observer,
+        *,
+        memory: MemoryMode,
+        before_release: Callable[[], None],
+    ) -> None:
+        self.memory = memory
+        #: What is loaded now.
+        self.loaded: dict[GraphKind, Engine] = {}
+        self._bundle = bundle
+        self._options = options
+        self._observer = observer
+        self._before_release = before_release
+        #: The device that the engines share, where they run on one; opened by the first of them.
+        self._session = CudaSession()
+        self._size = (bundle.manifest.shapes[0].height, bundle.manifest.shapes[0].width)
+        self._stack = ExitStack()
+        self._lines: dict[str, str] = {}
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """What runs each graph and why, one line each; with ``low`` also of those that were released again."""
+        return {**self._lines, **{kind: one.description for kind, one in self.loaded.items()}}
+
+    @property
+    def kinds(self) -> tuple[GraphKind, ...]:
+        """The networks that every picture needs."""
+        head: tuple[GraphKind, ...] = ("safety",) if self._bundle.manifest.safety.head else ()
+        return ("text", "unet", "advance", "decode", *head)
+
+    def graph(self, kind: GraphKind) -> Graph:
+        """The bundle's graph for the present size."""
+        height, width = self._size
+        return self._bundle.graph(kind, height=height, width=width)
+
+    def set_size(self, height: int, width: int) -> None:
+        """Use the networks of a size in pixels; those of another are let go first, their weights are big."""
+        if (height, width) == self._size:
+            return
+        self._bundle.graph("unet", height=height, width=width)
+        self.release()
+        self._size = (height, width)
+
+    def load_all(self) -> None:
+        """Load what every picture needs, unless memory is to be kept low.
+
+        Raises:
+            EngineError: no engine could load a graph; nothing stays loaded then.
+        """
+        if self.memory == "low":
+            return
+        try:
+            self._acquire(self.kinds)
+        except BaseException:
+            self.release()
+            raise
+
+    @contextmanager
+    def use(self, *kinds: GraphKind) -> Iterator[Mapping[GraphKind, Engine]]:
+        """The engines of one stage, loaded.
+
+        Raises:
+            EngineError: no engine could load a graph.
+        """
+        if self.memory == "normal":
+            self._acquire(kinds)
+            try:
+                yield self.loaded
+            finally:
+                for kind in kinds:
+                    if kind in self.loaded:
+                        self.loaded[kind].trim()
+            return
+        self._let_go()
+        try:
+            self._acquire(kinds)
+            yield self.loaded
+        finally:
+            self._lines = self.lines
+            self._let_go()
+
+    def release(self) -> None:
+        """Release every engine and forget what they were."""
+        self._let_go()
+        self._lines = {}
+
+    def _let_go(self) -> None:
+        self._before_release()
+        self.loaded.clear()
+        self._stack.close()
+
+    def _acquire(self, kinds: tuple[GraphKind, ...]) -> None:
+        for kind in kinds:
+            if kind not in self.loaded:
+                engine = load(self._bundle, self.graph(kind), self._options, self._session)
+                self.loaded[kind] = self._stack.enter_context(self._observer.engine(engine))
+
+
+def advance_for(branches: int) -> GraphKind:
+    """The graph that advances so many branches."""
+    return "advance" if branches <= FEWEST_ROWS else "advance_many"
