@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 
+from msgspec import UNSET
+
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions, Recipe
 from sld_edge.errors import InvalidInput
@@ -42,6 +44,7 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
         weights=tuple(bundle.file(name) for name in graph.weights),
         digests={name: bundle.manifest.files[name].sha256 for name in (graph.file, *graph.weights)},
         cache=bundle.cache_folder(),
+        int8=_in_8_bits(bundle, graph, options),
     )
     if graph.kind not in _ON_HOST and _backend(options) == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine
@@ -50,6 +53,21 @@ def load(bundle: Bundle, graph: Graph, options: EngineOptions) -> Engine:
     from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(recipe)
+
+
+def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe | None:
+    """The recipe of a graph's 8-bit file; never cached, since compiled weights would not be those of the file."""
+    if graph.int8 is UNSET:
+        return None
+    names = (graph.int8.file, *graph.int8.weights)
+    return Recipe(
+        graph=graph,
+        file=bundle.file(graph.int8.file),
+        variants={},
+        options=options,
+        weights=tuple(bundle.file(name) for name in graph.int8.weights),
+        digests={name: bundle.manifest.files[name].sha256 for name in names},
+    )
 
 
 def _backend(options: EngineOptions) -> str:

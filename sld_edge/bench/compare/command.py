@@ -59,7 +59,7 @@ _ROOM = 2.2
 @click.option("--guidance-scale", default=7.5, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the noise and of the peers' order.")
 @click.option("--threads", default=0, help="For all alike; 0 uses every core.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True,
               help="Arithmetic that ours and OpenVINO may use.")  # fmt: skip
 @click.option("--peer", "names", multiple=True, type=click.Choice(list(BY_NAME)),
               help="Only these; repeatable. Named ones are not skipped for a lack of bf16.")  # fmt: skip

@@ -16,7 +16,8 @@ class Task:
         checkpoint: diffusers folder; ``bundle`` was exported from it.
         latents: ``.npy`` file with the unit Gaussian starting noise ``[1, C, h, w]``.
         safety: The ``sld_…`` arguments of diffusers' Safe pipeline.
-        precision: Arithmetic that the peers may use, ``"fp32"`` or ``"bf16"``.
+        precision: Arithmetic that the peers may use, ``"fp32"``, ``"bf16"``, or ``"int8"``, which is bf16 for all
+            but ours.
     """
 
     checkpoint: str

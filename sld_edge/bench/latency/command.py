@@ -44,7 +44,7 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
               help="* Images in one call.")  # fmt: skip
 @click.option("--engine", multiple=True, default=("auto",), show_default="auto",
               help="* onnxruntime, onnxruntime:cpu, onnxruntime:openvino, …")  # fmt: skip
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), multiple=True,
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), multiple=True,
               default=("fp32",), show_default="fp32", help="* Lowest arithmetic precision.")  # fmt: skip
 @click.option("--threads", type=int, multiple=True, default=(0,), help="* 0 uses every core.")
 @click.option("--prompt", default=PROMPT, help="Text; every repeat adds its number to it.")

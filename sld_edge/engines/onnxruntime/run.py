@@ -54,7 +54,9 @@ class OnnxRuntimeEngine:
         import onnxruntime
 
         asked = self._recipe.options.compute_precision
-        precision = stated_precision(self._provider.precision, asked)
+        precision = stated_precision(
+            self._provider.precision, asked, why_not_int8="8-bit graphs run on the openvino engine"
+        )
         line = f"onnxruntime {onnxruntime.__version__}, {self._provider.name}, {precision}, "
         line += f"{self._threads()} threads"
         return line + "".join(f"; {reason}" for reason in self._refused)

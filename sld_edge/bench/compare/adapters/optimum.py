@@ -79,7 +79,7 @@ def _openvino(task: Task) -> tuple[Any, str]:
         from optimum.intel import OVStableDiffusionPipeline
     except ImportError as error:
         raise Unavailable(f"optimum-intel is not installed ({error})") from None
-    hint = "bf16" if task.precision == "bf16" else "f32"
+    hint = "f32" if task.precision == "fp32" else "bf16"
     pipe = OVStableDiffusionPipeline.from_pretrained(
         _converted(task, "openvino"),
         export=False,
