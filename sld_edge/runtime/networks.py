@@ -18,8 +18,8 @@ from sld_edge.runtime.plan import FEWEST_ROWS
 class Networks:
     """Loads engines when they are used.
 
-    With ``memory="normal"`` an engine that was loaded stays, but for what it needs only while it runs. With ``"low"`` every stage loads its own and releases
-    them when it ends, however it ends: two stages are never loaded together.
+    With ``memory="normal"`` an engine that was loaded stays, but for what it needs only while it runs. With ``"low"``
+    every stage loads its own and releases them when it ends, however it ends: two stages are never loaded together.
 
     Args:
         bundle: Where the graphs lie.

@@ -85,6 +85,9 @@ class SpiedEngine:
 
         return spied
 
+    def trim(self) -> None:
+        self._engine.trim()
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         self._check()
         return self._engine.run(inputs)

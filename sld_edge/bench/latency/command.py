@@ -15,7 +15,6 @@ import click
 
 from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
-from sld_edge.bench.report_file import check_writable, write_report
 from sld_edge.bench.stats import StopRule
 from sld_edge.errors import InvalidInput
 from sld_edge.shell import say
