@@ -8,7 +8,14 @@ LEAN := .venv-lean
 LEAN_STAMP := $(LEAN)/.installed
 # Environments of their own: these pipelines need older releases than the exporter does.
 PEERS := .venv-peers
-PEER_TORCH := torch==2.13.0
+PEER_STAMP := $(PEERS)/.installed
+PEER_COMMON := 'torch==2.13.0' 'transformers==4.57.6' 'accelerate==1.15.0'
+# What make bench measures; an SD15 and its bundle that are there already are not made again.
+BENCH := out/bench
+SD15 := out/sd15
+SD15_BUNDLE := out/sd15-bundle
+BENCH_STEPS := 3
+BENCH_REPEATS := 5
 CHECKPOINT := models/tinyworld
 # Test processes; each exports the small checkpoint for itself.
 JOBS ?= 2
@@ -16,7 +23,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint peers format clean
+.PHONY: help demo test test-fast lint peers bench format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,14 +55,33 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-peers: $(STAMP) ## set up the pipelines that sld-bench compare measures against (a few GB)
+peers: $(PEER_STAMP) ## set up the pipelines that sld-bench compare measures against (a few GB)
+
+# Torchvision goes again: it is only there because optimum-intel lists it, and fails to import beside torch's CPU build.
+$(PEER_STAMP): Makefile $(STAMP)
 	@test -x $(PEERS)/optimum/bin/python || $(PYTHON) -m venv $(PEERS)/optimum
 	@test -x $(PEERS)/openvino/bin/python || $(PYTHON) -m venv $(PEERS)/openvino
 	@echo "installing Optimum for ONNX Runtime and for OpenVINO into $(PEERS)"
-	@$(PEERS)/optimum/bin/python -m pip install --quiet --disable-pip-version-check $(PEER_TORCH) \
-		'optimum-onnx[onnxruntime]==0.1.0' 'diffusers==0.35.2' 'transformers==4.57.6' accelerate
-	@$(PEERS)/openvino/bin/python -m pip install --quiet --disable-pip-version-check $(PEER_TORCH) \
-		'optimum-intel[openvino]==2.2.0' 'diffusers==0.38.0' 'transformers==4.57.6' accelerate
+	@$(PEERS)/optimum/bin/python -m pip install --quiet --disable-pip-version-check $(PEER_COMMON) \
+		'optimum==2.1.0' 'optimum-onnx[onnxruntime]==0.1.0' 'onnx==1.23.2' 'onnxruntime==1.32.0' 'diffusers==0.35.2'
+	@$(PEERS)/openvino/bin/python -m pip install --quiet --disable-pip-version-check $(PEER_COMMON) \
+		'optimum==2.3.0' 'optimum-intel[openvino]==2.2.0' 'openvino==2026.4.1' 'nncf==3.4.0' 'diffusers==0.38.0'
+	@$(PEERS)/openvino/bin/python -m pip uninstall --quiet --yes torchvision
+	@$(PEERS)/optimum/bin/python -c 'from optimum.onnxruntime import ORTStableDiffusionPipeline'
+	@$(PEERS)/openvino/bin/python -c 'from optimum.intel import OVStableDiffusionPipeline'
+	@touch $@
+
+bench: $(PEER_STAMP) ## measure an SD 1.5-sized model beside its peers into out/bench; an hour or more, leave the machine idle
+	@test -f $(SD15)/model_index.json || $(BIN)/sld-bench make-checkpoint --size sd15 $(SD15)
+	@test -f $(SD15_BUNDLE)/manifest.json || $(BIN)/sld-export $(SD15) $(SD15_BUNDLE)
+	@mkdir -p $(BENCH)
+	$(BIN)/sld-bench compare $(SD15) $(SD15_BUNDLE) --precision bf16 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \
+		--peers-folder $(PEERS) --json $(BENCH)/compare-bf16.json --html $(BENCH)/compare-bf16.html
+	$(BIN)/sld-bench compare $(SD15) $(SD15_BUNDLE) --precision fp32 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \
+		--peers-folder $(PEERS) --json $(BENCH)/compare-fp32.json --html $(BENCH)/compare-fp32.html
+	$(BIN)/sld-bench latency $(SD15_BUNDLE) --precision bf16 --precision fp32 --steps 20 --scheduler ddim \
+		--fewest 3 --most 3 --seconds 3600 --json $(BENCH)/latency.json --csv $(BENCH)/latency.csv --html $(BENCH)/latency.html
+	$(BIN)/sld-bench startup --json $(BENCH)/startup.json
 
 format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .

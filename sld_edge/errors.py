@@ -52,6 +52,12 @@ class ExportError(SldError):
     exit_code = 6
 
 
+class CalibrationError(SldError):
+    """A graph in 8 bits does not do what the full one does, or its safety would be weaker; nothing was written."""
+
+    exit_code = 6
+
+
 class EngineError(SldError):
     """An engine could not be loaded or run."""
 

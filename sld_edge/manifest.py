@@ -29,6 +29,7 @@ one weight file per network); ``N, R, B, S`` are free.
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -36,7 +37,9 @@ import msgspec
 from sld_edge.errors import BundleError
 
 FORMAT = "sld-edge-bundle"
+#: Version 2 is version 1 with graphs in 8 bits; a bundle without them stays readable for older releases.
 VERSION = 1
+VERSION_WITH_INT8 = 2
 
 GraphKind = Literal["text", "unet", "advance", "advance_many", "decode", "safety"]
 Precision = Literal["fp32", "fp16"]
@@ -64,6 +67,42 @@ class Check(_Data, frozen=True):
     metric: str = "max_abs"
 
 
+class Proof(_Data, frozen=True):
+    """One figure of a comparison with the full-precision graph: the worst that was seen, and its limit."""
+
+    name: str
+    worst: float
+    limit: float
+    #: Whether ``worst`` must not be below the limit, rather than above.
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure is finite and within its limit."""
+        within = self.worst >= self.limit if self.at_least else self.worst <= self.limit
+        return within and math.isfinite(self.worst)
+
+
+class Int8(_Data, frozen=True):
+    """A graph with products in 8 bits, and what showed that safety acts in it as in full precision.
+
+    ``layers`` are in 8 bits; ``kept`` are blocks whose convolutions stayed in higher precision, because their
+    rounding would have disturbed too much, with the noise power each would have added to the safety direction.
+    """
+
+    file: str
+    weights: tuple[str, ...]
+    layers: tuple[str, ...]
+    kept: dict[str, float]
+    noise_budget: float
+    #: Network evaluations that gave the activations' ranges, and that were compared.
+    calibrated_on: int
+    compared_on: int
+    proofs: tuple[Proof, ...]
+    created: str
+    tools: dict[str, str]
+
+
 class Graph(_Data, frozen=True):
     """One ONNX file. ``height`` and ``width`` are pixels, 0 where the graph serves every size."""
 
@@ -77,6 +116,8 @@ class Graph(_Data, frozen=True):
     width: int = 0
     #: The same graph rewritten for one engine, as engine name → file (``{"onnxruntime": "graphs/…"}``).
     variants: dict[str, str] = {}
+    #: Left out of the file where there is none, so that older bundles keep their digest.
+    int8: Int8 | msgspec.UnsetType = msgspec.UNSET
 
 
 class CrossAttention(_Data, frozen=True):
@@ -206,10 +247,11 @@ def manifest_from_json(data: bytes, *, path: str) -> Manifest:
         ) from None
     if head.format != FORMAT:
         raise BundleError(f"{path} is not a bundle manifest, its format is", value=head.format)
-    if head.version != VERSION:
-        newer = head.version > VERSION
+    if head.version not in (VERSION, VERSION_WITH_INT8):
+        newer = head.version > VERSION_WITH_INT8
         raise BundleError(
-            f"{path} has manifest version {head.version}, this sld-edge reads version {VERSION}",
+            f"{path} has manifest version {head.version}, this sld-edge reads versions {VERSION} "
+            f"and {VERSION_WITH_INT8}",
             hint="upgrade sld-edge" if newer else "export the checkpoint again",
         )
     try:

@@ -55,7 +55,7 @@ print(json.dumps([out.images[0].size, out.nsfw_content_detected, out.record["saf
     assert preset == "medium"
 
 
-@pytest.mark.parametrize("command", ["sld-generate", "sld-bench", "sld-export"])
+@pytest.mark.parametrize("command", ["sld-generate", "sld-bench", "sld-export", "sld-calibrate"])
 def test_every_command_shows_its_help(command: str, tmp_path: Path) -> None:
     program = Path(PYTHON).absolute().parent / command
     done = subprocess.run(

@@ -98,7 +98,7 @@ def _pictures(
     """One row of pictures a prompt, and what the exact detectors found in them."""
     from PIL import Image
 
-    from sld_edge.bench.safety.run import originals
+    from sld_edge.bench.originals import originals
     from sld_edge.runtime.compare_picture import side_by_side
 
     rows: list[Image.Image] = []

@@ -1,4 +1,4 @@
-"""Reports as files: written, and read back for the gates."""
+"""Reports written to files, and read back for the gates."""
 
 from __future__ import annotations
 
@@ -25,31 +25,6 @@ class Versioned(Protocol):
 R = TypeVar("R", bound=Versioned)
 
 
-def check_writable(file: Path | None) -> None:
-    """Find out that a report has nowhere to go before minutes are spent on making it.
-
-    Raises:
-        ImageFileError: its folder is not there.
-    """
-    if file is not None and str(file) != "-" and not file.resolve().parent.is_dir():
-        raise ImageFileError(f"cannot write {file} (no such folder)", hint="make it first")
-
-
-def write_report(file: Path, data: bytes) -> None:
-    """Write a report, whole or not at all; ``-`` is standard output.
-
-    Raises:
-        ImageFileError: it cannot be written.
-    """
-    if str(file) == "-":
-        click.echo(data.decode(), nl=False)
-        return
-    try:
-        write_atomically(file, data)
-    except OSError as error:
-        raise ImageFileError(f"cannot write {file} ({error.strerror})") from None
-
-
 def read_file(path: Path) -> bytes:
     """A report's file.
 
@@ -60,6 +35,32 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Find out before minutes are spent on measuring that a report has no folder to go to.
+
+    Raises:
+        ImageFileError: there is no such folder.
+    """
+    for path in paths:
+        if path is not None and str(path) != "-" and not path.resolve().parent.is_dir():
+            raise ImageFileError(f"cannot write {path} (no such folder)", hint="make it first")
+
+
+def write_report(path: Path, data: bytes) -> None:
+    """Write a report's text whole or not at all; ``-`` is standard output.
+
+    Raises:
+        ImageFileError: it cannot be written.
+    """
+    if str(path) == "-":
+        click.echo(data.decode(), nl=False)
+        return
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise ImageFileError(f"cannot write {path} ({error.strerror})") from None
 
 
 def decode_report(

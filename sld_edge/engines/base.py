@@ -17,8 +17,10 @@ from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.manifest import Graph, Tensor
 
 Arrays = Mapping[str, NDArray[Any]]
-ComputePrecision = Literal["fp32", "bf16", "fp16"]
-COMPUTE_PRECISIONS: tuple[ComputePrecision, ...] = ("fp32", "bf16", "fp16")
+ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
+COMPUTE_PRECISIONS: tuple[ComputePrecision, ...] = ("fp32", "bf16", "fp16", "int8")
+#: What arithmetic between tensors of 16 or 32 bits may use.
+FloatPrecision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES: dict[str, type[np.generic]] = {
     "float32": np.float32,
@@ -40,7 +42,9 @@ class EngineOptions:
         provider: ``"auto"`` or an execution provider: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"``,
             ``"tensorrt-rtx"``, ``"coreml"``, ``"dml"``; the others are then not tried.
         compute_precision: The lowest precision arithmetic may use inside a graph. ``"fp32"`` keeps an fp32
-            bundle in fp32; ``"bf16"`` and ``"fp16"`` are permissions, used where the hardware gains from it.
+            bundle in fp32; ``"bf16"``, ``"fp16"`` and ``"int8"`` are permissions, used where the hardware gains
+            from it. ``"int8"`` needs a bundle that ``sld-calibrate`` made; what is not in 8 bits is in bf16 where
+            the processor has it.
         threads: CPU threads inside one operator; 0 uses every core this process may run on.
     """
 
@@ -114,6 +118,10 @@ class Engine(Protocol):
         """Run once on arrays of any batch, with freshly allocated outputs."""
         ...
 
+    def trim(self) -> None:
+        """Give back memory that is needed only while the graph runs; the next run takes it again."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -124,11 +132,17 @@ class Recipe:
     #: The same graph rewritten for a backend, as backend name → file.
     variants: Mapping[str, Path]
     options: EngineOptions
+    #: The weight files that the graph's file refers to.
+    weights: tuple[Path, ...] = ()
+    #: sha256 of the graph's file and of its weight files, by their names in the bundle.
+    digests: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
     #: The CUDA device that a pipeline's engines share, for those that run on one.
     session: CudaSession = field(default_factory=CudaSession)
     #: Why nothing better runs the graph; becomes part of the engine's description.
     notes: tuple[str, ...] = ()
+    #: The same graph in 8 bits, where the bundle has it.
+    int8: Recipe | None = None
 
     def file_for(self, backend: str) -> Path:
         """The file that suits a backend best."""
@@ -182,13 +196,27 @@ def not_loaded(graph: Graph) -> EngineError:
     return EngineError(f"the {graph.kind} engine is not loaded", hint="use `with engine:`")
 
 
-def precision_within(asked: ComputePrecision, capabilities: Collection[str]) -> ComputePrecision:
-    """The precision asked for where a device lists it among its capabilities (``"BF16"``), else fp32."""
-    return asked if asked == "fp32" or asked.upper() in capabilities else "fp32"
+def precision_within(asked: ComputePrecision, capabilities: Collection[str]) -> FloatPrecision:
+    """The lowest precision that is allowed and that a device lists among its capabilities (``"BF16"``), else fp32."""
+    wanted: FloatPrecision = float_precision(asked)
+    return wanted if wanted == "fp32" or wanted.upper() in capabilities else "fp32"
 
 
-def stated_precision(used: str, asked: ComputePrecision) -> str:
-    """What a description says of the precision: why it is fp32 where less was allowed."""
+def float_precision(asked: ComputePrecision) -> FloatPrecision:
+    """What a permission means for arithmetic that is not in 8 bits: who allows int8 allows bf16."""
+    return "bf16" if asked == "int8" else asked
+
+
+def stated_precision(used: str, asked: ComputePrecision, *, why_not_int8: str = "") -> str:
+    """What a description says of the precision: why it is not the one that was allowed.
+
+    Args:
+        used: What the arithmetic uses.
+        asked: What was allowed.
+        why_not_int8: The reason that int8 was not used where it was allowed.
+    """
+    if asked == "int8" and why_not_int8:
+        return f"{used} (int8 was allowed, {why_not_int8})"
     if used == "fp32" and asked != "fp32":
         return f"fp32 ({asked} was allowed, this processor has no arithmetic for it)"
     return used

@@ -141,6 +141,12 @@ class EngineCache:
         except OSError as error:
             _LOG.warning("the engine cache cannot be written (%s)", one_line(str(error)))
 
+    def forget(self, key: EngineKey, reason: str) -> None:
+        """Remove what is stored under a key because the library that made it does not take it, and say so."""
+        if self.folder is not None:
+            _LOG.warning("%s is not usable, removed (%s)", key.file_name, reason)
+            _remove(self.folder / key.file_name)
+
     def get_or_build(self, key: EngineKey, build: Callable[[], Any]) -> tuple[Bytes, bool]:
         """The cached payload, or the one that ``build`` makes, which is then kept.
 

@@ -80,6 +80,10 @@ class ChosenEngine:
         """As the serving engine's."""
         return self._acquired().run(inputs)
 
+    def trim(self) -> None:
+        """As the serving engine's."""
+        self._acquired().trim()
+
     def _acquired(self) -> Engine:
         if self._serving is None:
             raise not_loaded(self._graph)

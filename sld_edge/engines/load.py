@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 
+from msgspec import UNSET
+
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions, GraphRefused, Recipe
 from sld_edge.engines.cache import EngineCache
@@ -72,7 +74,10 @@ def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaS
         file=bundle.file(graph.file),
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
         options=options,
+        weights=tuple(bundle.file(name) for name in graph.weights),
+        digests={name: bundle.manifest.files[name].sha256 for name in (graph.file, *graph.weights)},
         cache=bundle.cache_folder(),
+        int8=_in_8_bits(bundle, graph, options),
         session=session,
     )
 
@@ -111,18 +116,33 @@ def _built_libraries(bundle: Bundle, graph: Graph) -> tuple[LibraryName, ...]:
     return tuple(name for name in LIBRARIES if all(cache.holds_any(name, file) for file in needed))
 
 
-def _backend(options: EngineOptions) -> str:
-    """The backend named, or the one that gains most from what is allowed.
+def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe | None:
+    """The recipe of a graph's 8-bit file; never cached, since compiled weights would not be those of the file."""
+    if graph.int8 is UNSET:
+        return None
+    names = (graph.int8.file, *graph.int8.weights)
+    return Recipe(
+        graph=graph,
+        file=bundle.file(graph.int8.file),
+        variants={},
+        options=options,
+        weights=tuple(bundle.file(name) for name in graph.int8.weights),
+        digests={name: bundle.manifest.files[name].sha256 for name in names},
+    )
 
-    Without a graphics card ONNX Runtime's own CPU kernels know fp32 only; where less was allowed and OpenVINO
-    is installed, it is taken for what this processor may have: bf16 or fp16 arithmetic.
+
+def _backend(options: EngineOptions) -> str:
+    """The backend named, or the fastest one that this machine has.
+
+    Without a graphics card OpenVINO is faster than ONNX Runtime's own CPU kernels at every size and precision
+    (docs/performance.md), and knows bf16 and fp16 arithmetic where the processor does.
     """
     if options.backend != "auto":
         return options.backend
-    if options.provider == "auto" and options.compute_precision != "fp32":
+    if options.provider == "auto" and importlib.util.find_spec("openvino") is not None:
         from sld_edge.engines.onnxruntime.providers import accelerated
 
-        if importlib.util.find_spec("openvino") is not None and not accelerated():
+        if not accelerated():
             return "openvino"
     return "onnxruntime"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sld_edge.manifest import Manifest
+from sld_edge.manifest import Int8, Manifest
 from sld_edge.runtime.safety import PRESETS
 
 _MEANING = {
@@ -71,6 +71,38 @@ Each graph was run and compared with torch on the day of the export.
 | graph | metric | error | limit |
 |---|---|---|---|
 {checks}
+{_eight_bits(manifest)}"""
+
+
+def _eight_bits(manifest: Manifest) -> str:
+    """What computing in 8 bits changes, where the bundle can; empty where it cannot."""
+    graphs = [(graph, graph.int8) for graph in manifest.graphs if isinstance(graph.int8, Int8)]
+    if not graphs:
+        return ""
+    rows = "\n".join(
+        f"| `{int8.file}` | {proof.name.replace('_', ' ')} | {proof.worst:.3g} "
+        f"| {'at least' if proof.at_least else 'at most'} {proof.limit:g} |"
+        for _, int8 in graphs
+        for proof in int8.proofs
+    )
+    counts = "; ".join(
+        f"`{int8.file}`: {len(int8.layers)} layers in 8 bits, the convolutions of {len(int8.kept)} blocks are not, "
+        f"calibrated on {int8.calibrated_on} and compared on {int8.compared_on} network evaluations, {int8.created}"
+        for _, int8 in graphs
+    )
+    return f"""
+## Computing in 8 bits
+
+Only where a call allows it (`compute_precision="int8"`). {counts}.
+
+The 8-bit graph was fed the same inputs as the full one, step by step, on prompts it was not calibrated on.
+*Direction* is what the network says of the concept (ε_s − ε_u), *correction* what Safe Latent Diffusion makes of it
+(γ); *kept* is the share of the full graph's correction that the other's contains. A graph beyond a
+limit is not written.
+
+| graph | figure | worst | limit |
+|---|---|---|---|
+{rows}
 """
 
 

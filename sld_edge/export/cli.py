@@ -51,7 +51,7 @@ _PRESETS = ["weak", "medium", "strong", "max"]
 @click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option("--verify", type=click.Path(path_type=Path), metavar="BUNDLE",
-              help="Check every file of a bundle and load every graph; nothing is written.")  # fmt: skip
+              help="Check every file of a bundle and load every graph; writes to its cache folder only.")  # fmt: skip
 @click.option("--build", "build_path", type=click.Path(path_type=Path), metavar="BUNDLE",
               help="Add engines to a bundle; needs --engine, and no PyTorch.")  # fmt: skip
 @click.option("--plan", "plan_path", type=click.Path(path_type=Path), metavar="BUNDLE",

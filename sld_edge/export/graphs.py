@@ -8,11 +8,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.export import Dim
 
-from sld_edge.manifest import Tensor
 from sld_edge.runtime.guidance import Settings, advance
 
 _MOST = 4096
@@ -92,18 +90,6 @@ def advance_graph(*, many: bool) -> Any:
     for value, shape in zip(model.graph.outputs, [("S", *sample), sample], strict=True):
         value.shape = onnx_ir.Shape(shape)
     return model
-
-
-def tensors_of(values: Sequence[Any]) -> tuple[Tensor, ...]:
-    """A graph's inputs or outputs as the manifest lists them."""
-    return tuple(
-        Tensor(
-            name=value.name,
-            dtype=np.dtype(value.dtype.numpy()).name,
-            shape=tuple(size if isinstance(size, int) else str(size.value) for size in value.shape),
-        )
-        for value in values
-    )
 
 
 def _exported(

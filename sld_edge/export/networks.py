@@ -21,12 +21,12 @@ from sld_edge.export.graphs import (
     decode_graph,
     quiet_torch,
     safety_graph,
-    tensors_of,
     text_graph,
     unet_graph,
 )
 from sld_edge.export.half import half_from_module
 from sld_edge.export.modules import PixelDecoder, SafetyHead, TextContext
+from sld_edge.export.tensors import tensors_of
 from sld_edge.export.weights import WeightFile
 from sld_edge.manifest import CrossAttention, Graph, GraphKind, Shape
 from sld_edge.runtime.guidance import Settings, advance

@@ -63,7 +63,7 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--keep-unsafe", is_flag=True,
               help="Also write pictures that the safety head flagged, marked 'unsafe'.")  # fmt: skip
 @click.option("--engine", help="onnxruntime, or onnxruntime:cpu, onnxruntime:openvino, …")
-@click.option("--compute-precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32",
+@click.option("--compute-precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
               show_default=True, help="Lowest precision arithmetic may use.")  # fmt: skip
 @click.option("--threads", default=0, help="CPU threads; 0 uses every core.")
 @click.option("--memory", type=click.Choice(["normal", "low"]), default="normal", show_default=True,

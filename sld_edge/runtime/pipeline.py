@@ -310,7 +310,7 @@ class SafePipeline:
             self._observer.stage("denoise"),
             step_progress(schedule.evaluations, show) as step_done,
         ):
-            return self._denoiser.denoise(
+            latents = self._denoiser.denoise(
                 {"unet": engines["unet"], "advance": engines[advance]},
                 call,
                 noise=noise,
@@ -318,12 +318,17 @@ class SafePipeline:
                 callback=callback,
                 step_done=step_done,
             )
+            engines["unet"].trim()
+        return latents
 
     def _pictures(self, latents: Floats) -> tuple[list[Pixels], list[bool] | None]:
         """Decode and check, one image at a time: the decoder's memory is the largest of all."""
         with self._networks.use("decode") as engines:
             decode = engines["decode"]
-            images = [decode.run({"latents": np.ascontiguousarray(x[None])}) for x in latents]
+            images = []
+            for latent in latents:
+                images.append(decode.run({"latents": np.ascontiguousarray(latent[None])}))
+                decode.trim()
         pixels = [image["images"][0] for image in images]
         if not self.bundle.manifest.safety.head:
             return pixels, None

@@ -54,7 +54,7 @@ def made_report(
     cold = [
         ColdStart(kind=kind, **start, first_step=last, first_image=last + 1, peak_bytes=400 << 20,
                   peak_bytes_loading=350 << 20, loaded_bytes={"anonymous": 1, "file": 2})
-        for kind, last in (("first", 4.0), ("second", 2.0), ("second", 2.1))
+        for kind, last in (("first", 4.0), ("second", 2.0), ("first", 4.4), ("second", 2.2))
     ]  # fmt: skip
     import msgspec
 
@@ -64,7 +64,13 @@ def made_report(
         version=VERSION,
         created="2026-11-23T10:00:00+00:00",
         command="sld-bench latency bundle --html <page>",
-        bundle={"name": "tiny & <random>", "digest": "ab" * 32, "precision": "fp32", "bytes": 1},
+        bundle={
+            "name": "tiny & <random>",
+            "digest": "ab" * 32,
+            "precision": "fp32",
+            "bytes": 1,
+            "weight_bytes": 400 << 20,
+        },
         machine=describe_machine(),
         activity={"others": 0.0, "stolen": 0.0, "load_before": 0.1, "load_after": 0.2},
         cases=reports,

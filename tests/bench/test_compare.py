@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from sld_edge.bench.compare import interleave
 from sld_edge.bench.compare.interleave import Outcome, Turns, run_in_turns
 from sld_edge.bench.compare.marks import Marks
+from sld_edge.bench.compare.page import page_from_report
 from sld_edge.bench.compare.peers import BY_NAME, PEERS, command_for, process_of
 from sld_edge.bench.compare.picture import IDENTICAL, is_flat, psnr
-from sld_edge.bench.compare.report import result_of
+from sld_edge.bench.compare.report import contrast, noise_warnings, result_of
+from sld_edge.bench.compare.table import print_comparison
+from sld_edge.bench.compare.targets import targets_of
 from sld_edge.bench.compare.task import Task, Unavailable
 from sld_edge.errors import InvalidInput
+from tests.bench.browser import count_of, draw, overflow_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 FAKE = """
 import time
 import numpy as np
-from sld_edge.bench.compare.task import Unavailable
+from sld_edge.bench.compare.task import Picture, Unavailable
 
 class Fake:
     description = "fake"
     def __init__(self, peer):
         self.peer = peer
-    def image(self, steps):
+    def image(self, steps, prompt):
         print("noise on standard output")
         if self.peer == "safe-compiled":
             raise SystemExit(3)
@@ -39,7 +46,8 @@ class Fake:
         if self.peer == "safe-openvino":
             raise ValueError("two\\nlines")
         time.sleep({"ours": 0.01}.get(self.peer, 0.04))
-        return np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        rng = np.random.default_rng(len(prompt) + int(prompt.split()[-1]))
+        return Picture(pixels=rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), flags=[self.peer == "ours"])
     def steps(self):
         return [0.01 if self.peer == "ours" else 0.04] * 3
 
@@ -108,10 +116,13 @@ def test_peers_take_turns_and_bad_ones_are_skipped_by_name(
     for name in ("ours", "safe-eager"):
         assert len(found[name].images) == 3
         assert len(found[name].steps) == 9
+        # Every round has its own text, so its own picture.
+        assert len({picture.tobytes() for picture in found[name].pictures}) == 3
     entries = {
         entry["name"]: entry for entry in json.loads(json.dumps(result_of(list(found.values()))))
     }
     assert entries["ours"]["counts"]
+    assert entries["ours"]["flagged"] == [True] * 3
     assert entries["safe-eager"]["psnr_db"] == IDENTICAL
     assert entries["safe-eager"]["against_ours"]["step"]["value"] == pytest.approx(4.0)
     assert "against_ours" not in entries["safe-bf16"]
@@ -132,7 +143,8 @@ def test_memory_for_one_only_stops_the_others(
 
 
 def outcome_of(name: str, step: float, picture: np.ndarray = PICTURE) -> Outcome:
-    return Outcome(peer=BY_NAME[name], images=[4 * step] * 3, steps=[step] * 6, picture=picture)
+    return Outcome(peer=BY_NAME[name], images=[4 * step] * 3, steps=[step] * 6, pictures=[picture] * 2,
+                   flags=[True, None])  # fmt: skip
 
 
 def test_ratios_have_the_planted_values() -> None:
@@ -149,23 +161,142 @@ def test_ratios_have_the_planted_values() -> None:
     assert entries["optimum-onnx"]["against_ours"]["row_of_step"]["value"] == pytest.approx(1.5)
 
 
+def reason_of(ours: Outcome, *others: Outcome) -> str:
+    entry = result_of([ours, *others])[0]
+    assert entry["counts"] == (not entry["reason"])
+    return str(entry["reason"])
+
+
 def test_another_picture_does_not_count() -> None:
-    other = np.roll(PICTURE, 1, axis=0)
-    flat = np.full_like(PICTURE, 7)
-    for ours, reference in ((other, PICTURE), (flat, flat)):
-        entries = result_of(
-            [outcome_of("ours", 1.0, ours), outcome_of("safe-eager", 4.0, reference)]
-        )
-        assert not entries[0]["counts"]
-    alone = result_of([outcome_of("ours", 1.0)])
-    assert alone[0]["psnr_db"] is None
-    assert not alone[0]["counts"]
+    other, flat = np.roll(PICTURE, 1, axis=0), np.full_like(PICTURE, 7)
+    good, reference = outcome_of("ours", 1.0), outcome_of("safe-eager", 4.0)
+    assert reason_of(good, reference) == ""
+    assert "does not match safe-eager's" in reason_of(outcome_of("ours", 1.0, other), reference)
+    assert "has another size" in reason_of(outcome_of("ours", 1.0, PICTURE[:4]), reference)
+    assert "was not run" in reason_of(good)
+    assert "was not run" in reason_of(good, Outcome(peer=BY_NAME["safe-eager"], skipped="died"))
+    # Two black pictures are equal, and so is a reference to itself; neither shows anything.
+    assert "next to nothing" in reason_of(
+        outcome_of("ours", 1.0, flat), outcome_of("safe-eager", 4.0, flat)
+    )
+    assert "next to nothing" in reason_of(outcome_of("safe-eager", 4.0, flat))
+
+
+def test_the_worst_round_counts() -> None:
+    ours, reference = outcome_of("ours", 1.0), outcome_of("safe-eager", 4.0)
+    ours.pictures = [PICTURE, np.roll(PICTURE, 1, axis=0)]
+    assert "does not match" in reason_of(ours, reference)
+
+
+def test_contrast_is_that_of_the_round_that_differs_least() -> None:
+    one, other = outcome_of("ours", 1.0), outcome_of("ours-off", 1.0)
+    other.pictures = [255 - PICTURE, np.clip(PICTURE, 1, 255)]
+    assert contrast([one, other], "ours", "ours-off") == psnr(PICTURE, other.pictures[1])
+    other.pictures = [np.full_like(PICTURE, 7)] * 2
+    assert contrast([one, other], "ours", "ours-off") is None
+    assert contrast([one], "ours", "ours-off") is None
 
 
 def test_a_lower_precision_may_differ_more() -> None:
-    assert BY_NAME["safe-bf16"].least_psnr < replace(BY_NAME["ours"]).least_psnr
+    exact, low = BY_NAME["ours"].least_psnr("fp32"), BY_NAME["ours"].least_psnr("bf16")
+    assert low < exact
+    assert BY_NAME["safe-bf16"].least_psnr("fp32") == low
+    for name in ("safe-eager", "optimum-onnx"):  # fp32 whatever the task allows
+        assert BY_NAME[name].least_psnr("bf16") == exact
+
+
+def test_peers_of_one_process_share_its_weights() -> None:
     assert process_of(BY_NAME["safe-bf16"]) != process_of(BY_NAME["safe-eager"])
     assert process_of(BY_NAME["ours"]) == process_of(BY_NAME["ours-off"])
+
+
+def test_peers_of_one_process_are_started_alike(
+    tmp_path: Path,
+) -> None:
+    for peer in PEERS:
+        if peer.environment:
+            python = tmp_path / peer.environment / "bin" / "python"
+            python.parent.mkdir(parents=True, exist_ok=True)
+            python.touch()
+    commands: dict[str, list[str]] = {}
+    for peer in PEERS:
+        command = command_for(peer, peers_folder=tmp_path)
+        assert commands.setdefault(process_of(peer), command) == command
+
+
+def promised(*outcomes: Outcome) -> dict[str, tuple[str, str]]:
+    """Measured value and verdict of every promise by the peer's title."""
+    found = [target.cells() for target in targets_of(result_of(outcomes))]
+    return {cells[0].split("against ")[1]: cells[2:] for cells in found}
+
+
+def test_promises_are_judged_by_the_ratios_that_count() -> None:
+    reference, plain = outcome_of("safe-eager", 12.0), outcome_of("plain-eager", 8.0)
+    slow = outcome_of("optimum-onnx", 1.9)
+    verdicts = promised(outcome_of("ours", 3.0), reference, plain, slow)
+    assert verdicts["diffusers Safe, eager"] == ("4×", "met")
+    # 1.9 s for two rows is less than 3 s for three.
+    assert verdicts["Optimum ONNX Runtime"] == ("0.95×", "missed")
+    assert verdicts["diffusers Safe, eager bf16"][1] == "not shown"
+    black = outcome_of("ours", 3.0, np.zeros_like(PICTURE))
+    measured, verdict = promised(black, reference)["diffusers Safe, eager"]
+    assert verdict == "not shown"
+    assert "sld-edge does not count: a picture shows next to nothing" in measured
+
+
+def test_a_difference_that_noise_may_explain_is_called_out() -> None:
+    rough, reference = outcome_of("ours", 3.0), outcome_of("safe-eager", 12.0)
+    rough.steps, close = [2.0, 3.0, 4.0], outcome_of("safe-openvino", 3.1)
+    (line,) = noise_warnings(result_of([rough, reference, close]))
+    assert line.startswith(
+        "diffusers Safe, OpenVINO three-row UNet: too noisy for a difference of 3.3%"
+    )
+    assert noise_warnings(result_of([outcome_of("ours", 3.0), reference, close])) == []
+    black = outcome_of("safe-openvino", 3.1, np.zeros_like(PICTURE))
+    assert noise_warnings(result_of([rough, reference, black])) == []
+
+
+def report_of(outcomes: list[Outcome]) -> dict[str, Any]:
+    return {"bundle": {"name": "x & <y>"}, "created": "2026-11-25T10:00:00+00:00", "command": "sld-bench compare <a> b",
+            "steps": 3, "size": "64x64", "threads": 2, "precision": "fp32", "machine": {"cpu": "a cpu"},
+            "activity": {"others": 0.5, "stolen": 0.0}, "peers": result_of(outcomes),
+            "safe_against_off_psnr_db": IDENTICAL, "warnings": ["a warning"]}  # fmt: skip
+
+
+def mixed_outcomes() -> list[Outcome]:
+    """Some that count, one that is black, one that is missing."""
+    black = outcome_of("safe-openvino", 3.0, np.zeros_like(PICTURE))
+    return [outcome_of("ours", 3.0), outcome_of("safe-eager", 12.0), black,
+            Outcome(peer=BY_NAME["optimum-onnx"], skipped="not installed")]  # fmt: skip
+
+
+def test_chromium_draws_the_page(tmp_path: Path) -> None:
+    page = page_from_report(report_of(mixed_outcomes()))
+    assert "<script" not in page
+    assert "x &amp; &lt;y&gt;" in page
+    assert "50.0% of all cores" in page
+    assert "does not count: diffusers Safe, OpenVINO three-row UNet: a picture shows" in page
+    dom, pixels = draw(page, tmp_path, height=1500)
+    assert overflow_of(page, tmp_path) == "wide: 0, cut: 0"
+    drawing = ElementTree.fromstring(dom[dom.index("<svg") : dom.index("</svg>") + 6])
+    bars = {bar.get("class"): float(bar.get("width", 0)) for bar in drawing.iter("rect")}
+    # Ours, 3 s; the reference, 12 s, as long as the axis; black, 3 s in the colour of what does not count.
+    assert bars["c1"] == pytest.approx(4 * bars["c0"], abs=0.1)
+    assert bars["c2"] == bars["c0"]
+    for colour in ("2f7fd1", "7b8790", "c9503c"):
+        assert count_of(pixels, colour) > 500
+
+
+def test_the_table_says_what_does_not_count() -> None:
+    outcomes = mixed_outcomes()
+    report = report_of(outcomes)
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_comparison(report, console)
+    text = console.export_text()
+    for words in ("4.00 (4.00–4.00)", "reference", "flat (!)", "unsafe", "the same picture (!)",
+                  "skipped Optimum ONNX Runtime: not installed", "warning: a warning",
+                  "does not count: diffusers Safe, OpenVINO three-row UNet: a picture shows"):  # fmt: skip
+        assert words in text
 
 
 def test_marks_give_the_time_between_calls() -> None:
@@ -181,7 +312,8 @@ def test_marks_give_the_time_between_calls() -> None:
     marks.watch(pipeline)
     for _ in range(3):
         pipeline.unet(1)
-    assert pipeline.vae.decode(2) == 2
+    latents = np.zeros((1, 3, 2, 2), np.float32)
+    assert pipeline.vae.decode(latents) is latents
     assert len(marks.steps()) == 3
     assert all(step >= 0 for step in marks.steps())
     marks.clear()

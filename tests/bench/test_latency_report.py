@@ -9,18 +9,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from sld_edge.bench.latency.case import Case, cases_from_sweep, names_of, size_from_text
-from sld_edge.bench.latency.clock import STAGES, Span, overhead_share, run_from_spans
-from sld_edge.bench.latency.report import (
-    compare_reports,
-    csv_from_report,
-    json_from_report,
-    read_report,
-    report_from_json,
-    statistics_of,
+from sld_edge.bench.latency.clock import (
+    STAGES,
+    Span,
+    host_time_of_step,
+    outside_share,
+    run_from_spans,
 )
-from sld_edge.bench.latency.table import seconds, start_ratio
+from sld_edge.bench.latency.files import csv_from_report, json_from_report
+from sld_edge.bench.latency.numbers import start_ratio, statistics_of, targets_of
+from sld_edge.bench.latency.report import Report, compare_reports, read_report, report_from_json
+from sld_edge.bench.latency.table import print_report, seconds
 from sld_edge.errors import InvalidInput
 from tests.bench.reports import made_report
 
@@ -70,10 +72,13 @@ def test_stages_sum_up_to_the_total_and_nothing_is_counted_twice() -> None:
     assert sum(run.stages.values()) == pytest.approx(15.0)
     assert run.stages["unet"] == 3.0
     assert run.stages["loop"] == pytest.approx(5.5 - 3.0 - 1.0)
-    assert run.stages["text"] == 2.0
+    # What surrounds the text encoder in its stage is not the network's own.
+    assert run.stages["text"] == 1.0
+    assert run.stages["other"] == pytest.approx(15 - 1 - 0.5 - 1 - 3 - 1 - 1.5 - 2 - 1 - 1)
     assert run.steps == [3.0, 2.0]
     assert run.unet == [2.0, 1.0]
-    assert overhead_share(run) == pytest.approx(1 - (3 + 2 + 2 + 1) / 15)
+    assert outside_share(run) == pytest.approx(1 - (3 + 1 + 2 + 1) / 15)
+    assert host_time_of_step(run) == pytest.approx((5.5 - 3.0) / 2)
 
 
 def test_a_loop_that_runs_on_the_device_has_mean_steps() -> None:
@@ -81,6 +86,8 @@ def test_a_loop_that_runs_on_the_device_has_mean_steps() -> None:
     report = made_report([msgspec.structs.replace(CASE, steps=4)])
     case = msgspec.structs.replace(report.cases[0], runs=[run])
     assert run.steps == []
+    assert host_time_of_step(run) is None
+    assert "host_step" not in statistics_of(case)
     assert case.series("step") == [2.0]
 
 
@@ -91,7 +98,14 @@ def test_statistics_have_the_planted_numbers() -> None:
     assert found["image"]["count"] == 12
     assert found["steps_per_second"] == pytest.approx(100.0, rel=0.01)
     assert set(found["stages"]) == set(STAGES)
-    assert found["overhead_share"] == pytest.approx(0.00088 / 0.0488, rel=0.05)
+    # tokenise, advance, loop, png and the rest, of a call of 4 steps of 10 ms
+    outside = 0.0002 + 0.00004 + 0.00004 + 0.0003 + 0.0003
+    assert found["outside_networks"]["value"] == pytest.approx(outside / 0.0488, rel=0.02)
+    assert found["outside_networks"]["low"] <= found["outside_networks"]["value"]
+    assert sum(found["outside_networks_by_stage"].values()) == pytest.approx(
+        outside / 0.0488, rel=0.02
+    )
+    assert found["host_step"]["p50"] == pytest.approx(0.002 * 0.01, rel=0.01)
 
 
 def test_json_says_what_it_is_and_comes_back() -> None:
@@ -100,7 +114,7 @@ def test_json_says_what_it_is_and_comes_back() -> None:
     tree = json.loads(data)
     assert (tree["format"], tree["version"]) == ("sld-edge-latency", 1)
     assert set(tree) == {"format", "version", "created", "command", "bundle", "machine", "activity",
-                         "cases", "warnings"}  # fmt: skip
+                         "cases", "warnings", "targets"}  # fmt: skip
     statistics = tree["cases"][0]["statistics"]
     assert set(statistics["image"]) == {"count", "mean", "p50", "p90", "p99", "min", "max", "low",
                                         "high"}  # fmt: skip
@@ -134,7 +148,7 @@ def test_a_baseline_of_another_version_is_refused() -> None:
 def test_csv_has_a_row_for_each_case_and_series() -> None:
     report = made_report([CASE, msgspec.structs.replace(CASE, batch=2)])
     rows = list(csv.DictReader(io.StringIO(csv_from_report(report))))
-    assert len(rows) == 2 * (len(STAGES) + 4)
+    assert len(rows) == 2 * (len(STAGES) + 5)
     image = next(row for row in rows if row["series"] == "image" and row["batch"] == "2")
     assert float(image["low_s"]) <= float(image["p50_s"]) <= float(image["high_s"])
 
@@ -147,6 +161,8 @@ def test_gate_sees_a_planted_slowdown_in_reports() -> None:
         for factor in (0.9, 1.0, 1.1)
     }  # fmt: skip
     assert verdicts == {0.9: {"passed"}, 1.0: {"passed"}, 1.1: {"regressed"}}
+    names = [decision.name for decision in compare_reports(base, base, max_regression=0.05)]
+    assert [name.split(", ")[-1] for name in names] == ["image", "step", "host_step"]
 
 
 def test_gate_refuses_what_cannot_be_compared() -> None:
@@ -161,8 +177,60 @@ def test_gate_refuses_what_cannot_be_compared() -> None:
 
 
 def test_second_start_over_first() -> None:
-    assert start_ratio(made_report().cases[0].cold) == pytest.approx(2.1 / 4.0)
-    assert start_ratio([]) is None
+    cold = made_report().cases[0].cold
+    ratio = start_ratio(cold)
+    assert ratio is not None
+    assert ratio.value == pytest.approx(2.1 / 4.2)
+    assert 2.0 / 4.4 <= ratio.low <= ratio.value <= ratio.high <= 2.2 / 4.0
+    assert start_ratio(cold[:1]) is None
+
+
+def promised(report: Report) -> dict[str, tuple[float, str]]:
+    """The measured value and verdict of every promise, by what follows the case's name."""
+    found = {}
+    for target in targets_of(report):
+        assert target.measured is not None
+        found[target.name] = (target.measured.value, target.verdict)
+    return found
+
+
+def test_promises_have_the_planted_numbers_and_verdicts() -> None:
+    found = promised(made_report())
+    share, host = (found[name] for name in ("time of a call outside the networks",
+                                            "host time of a step outside the network"))  # fmt: skip
+    assert share == (pytest.approx(0.018, rel=0.03), "missed")
+    assert host == (pytest.approx(20e-6, rel=0.02), "met")
+    assert found["second start to first step, of the first start's"] == (0.5, "missed")
+    memory = found["peak memory of a fresh process, of the weights on disk"]
+    assert memory == (pytest.approx(1.25 * 0.8), "met")
+    # Half a second a step: what surrounds the networks is a smaller part, but more than a millisecond.
+    slow = promised(made_report(slow_down=100.0))
+    assert slow["time of a call outside the networks"][1] == "missed"
+    assert slow["host time of a step outside the network"] == (
+        pytest.approx(2e-3, rel=0.02),
+        "missed",
+    )
+
+
+def test_promises_are_in_the_json() -> None:
+    targets = json.loads(json_from_report(made_report()))["targets"]
+    assert {target["verdict"] for target in targets} == {"met", "missed"}
+    assert targets[0]["measured"]["low"] <= targets[0]["measured"]["high"]
+
+
+def test_memory_is_promised_for_fp32_bundles_only() -> None:
+    report = made_report()
+    half = msgspec.structs.replace(report, bundle={**report.bundle, "precision": "fp16"})
+    assert len(targets_of(half)) == len(targets_of(report)) - 1
+
+
+def test_the_table_has_every_number_that_is_promised() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_report(made_report(), console)
+    text = console.export_text()
+    for words in ("share of a call outside the networks", "tokenise", "advance", "loop", "host a step",
+                  "cold starts", "50%", "missed", "met", "warning: other processes"):  # fmt: skip
+        assert words in text
 
 
 @pytest.mark.parametrize(

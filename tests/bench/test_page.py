@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from sld_edge.bench.html import warnings
 from sld_edge.bench.latency.case import cases_from_sweep
 from sld_edge.bench.latency.page import page_from_report
 from sld_edge.bench.latency.svg import round_numbers
+from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.reports import made_report
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def swept_page() -> str:
@@ -84,24 +79,22 @@ def test_round_numbers(low: float, high: float, expected: list[float]) -> None:
     assert round_numbers(low, high) == pytest.approx(expected)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
 def test_chromium_draws_the_page(tmp_path: Path) -> None:
-    assert BROWSER is not None
-    (tmp_path / "page.html").write_text(swept_page(), encoding="utf-8")
-    common = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-              f"--user-data-dir={tmp_path / 'profile'}", "--force-color-profile=srgb"]  # fmt: skip
-    address = (tmp_path / "page.html").as_uri()
-    dom = subprocess.run(
-        [*common, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
+    dom, pixels = draw(swept_page(), tmp_path)
     assert dom.count("<svg") == 16
     assert dom.count("<circle") >= 12 * 12
-    picture = tmp_path / "page.png"
-    subprocess.run(
-        [*common, "--window-size=1100,3000", f"--screenshot={picture}", address],
-        capture_output=True, timeout=120, check=True,
-    )  # fmt: skip
-    pixels = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
     # The unet's blue of the stage bars, as the style sheet gives it, really is on the screen.
-    blue = np.array([0x2F, 0x7F, 0xD1])
-    assert (np.abs(pixels.astype(int) - blue).max(axis=1) <= 3).sum() > 2000
+    assert count_of(pixels, "2f7fd1") > 2000
+
+
+def test_no_table_or_label_is_cut_off(tmp_path: Path) -> None:
+    assert overflow_of(swept_page(), tmp_path) == "wide: 0, cut: 0"
+    wide = swept_page().replace("p50", "p50" * 99)
+    assert overflow_of(wide, tmp_path) != "wide: 0, cut: 0"
+
+
+def test_many_warnings_are_folded_up_behind_their_number() -> None:
+    few, many = (warnings(f"line {n}" for n in range(count)) for count in (6, 9))
+    assert "<details" not in few
+    assert "and 3 more warnings" in many
+    assert [many.count(f"line {n}<") for n in range(9)] == [1] * 9

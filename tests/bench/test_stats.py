@@ -157,6 +157,13 @@ def test_gate_does_not_decide_on_noise() -> None:
     assert decide("step", [2.0], [1.0], max_regression=0.05).verdict == "unclear"
 
 
+def test_gate_passes_only_what_is_within_the_limit_for_certain() -> None:
+    base = timings(12, spread=0.05, seed=11)
+    nearly = decide("step", [value * 1.04 for value in base], base, max_regression=0.05)
+    assert nearly.ratio.value < 1.05 < nearly.ratio.high
+    assert nearly.verdict == "unclear"
+
+
 def test_gate_false_alarms_are_rare() -> None:
     alarms = sum(
         decide(

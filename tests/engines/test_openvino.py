@@ -60,8 +60,11 @@ def test_a_broken_graph_and_wrong_arrays_are_clear_errors(
     engine = load(bundle, graph, EngineOptions(backend="openvino"))
     with pytest.raises(EngineError, match="not loaded"):
         engine.run({"input_ids": np.zeros((1, 77), np.int64)})
+    engine.trim()
+    assert engine.description == "openvino, not loaded"
     with engine, pytest.raises(InvalidInput, match="input_ids"):
         engine.run({"input_ids": np.zeros((1, 77), np.int32)})
+    shutil.rmtree(bundle.path / "cache")
     (bundle.path / graph.file).write_bytes(b"not a graph")
     with pytest.raises(EngineError, match="could not load text"):
         load(bundle, graph, EngineOptions(backend="openvino")).__enter__()

@@ -31,7 +31,8 @@ Examples:
 
 \b
 A peer that is not installed, does not finish in time or does not suit this processor is skipped by name;
-`make peers` installs them. A peer whose picture does not match its reference's is marked and does not count.
+`make peers` installs them. Pictures are compared as they were decoded, before a checker withholds them. A peer
+whose picture does not match its reference's, or is flat, is marked and does not count.
 """
 #: Medium with the safety term acting from the first step, so that short runs see it.
 SAFETY = {
@@ -58,7 +59,7 @@ _ROOM = 2.2
 @click.option("--guidance-scale", default=7.5, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the noise and of the peers' order.")
 @click.option("--threads", default=0, help="For all alike; 0 uses every core.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True,
               help="Arithmetic that ours and OpenVINO may use.")  # fmt: skip
 @click.option("--peer", "names", multiple=True, type=click.Choice(list(BY_NAME)),
               help="Only these; repeatable. Named ones are not skipped for a lack of bf16.")  # fmt: skip
@@ -68,7 +69,12 @@ _ROOM = 2.2
               type=click.Path(path_type=Path), help="Where `make peers` put the environments.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option("--pictures", type=click.Path(path_type=Path), help="Folder for the pictures.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write one page.")
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path),
+    help="Folder for the last round's pictures, as decoded.",
+)
 def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     """Time CHECKPOINT through other pipelines and BUNDLE, made from it, through this one.
 
@@ -77,13 +83,17 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     from sld_edge.bench.compare.interleave import Turns, run_in_turns
     from sld_edge.bench.latency.table import LiveLine
     from sld_edge.bench.machine import ActivityMeter
+    from sld_edge.bench.originals import require_originals
+    from sld_edge.bench.report_file import check_writable
     from sld_edge.bundle import Bundle
 
     if options["steps"] < 1 or options["repeats"] < 1:
         raise InvalidInput("--steps and --repeats must be 1 or more")
+    check_writable(options["json_file"], options["html_file"])
     if not (checkpoint / "model_index.json").is_file():
         raise BundleError("no diffusers checkpoint here", value=str(checkpoint))
     opened = Bundle.open(bundle)
+    require_originals(opened.manifest.safety)
     peers, skipped = _chosen(options["names"])
     size = sum(file.size for file in opened.manifest.files.values())
     meter = ActivityMeter()
@@ -97,7 +107,7 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
             peers_folder=options["peers_folder"],
         )
         outcomes = [*run_in_turns(peers, task, turns, live.say), *skipped]
-    report = _report(opened, options, outcomes, asdict(meter.read()))
+    report = _report(opened, task, outcomes, asdict(meter.read()))
     _save(report, outcomes, options)
 
 
@@ -145,11 +155,13 @@ def _task(checkpoint: Path, bundle: Bundle, options: dict[str, Any], folder: Pat
 
 
 def _report(
-    bundle: Bundle, options: dict[str, Any], outcomes: Sequence[Outcome], activity: dict[str, Any]
+    bundle: Bundle, task: Task, outcomes: Sequence[Outcome], activity: dict[str, Any]
 ) -> dict[str, Any]:
-    from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, result_of
+    from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, noise_warnings, result_of
+    from sld_edge.bench.compare.targets import targets_of
     from sld_edge.bench.machine import Activity, describe_machine
 
+    entries = result_of(outcomes, task.precision)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -159,32 +171,37 @@ def _report(
                    "precision": bundle.manifest.precision},
         "machine": describe_machine(),
         "activity": activity,
-        "steps": options["steps"],
+        "steps": task.steps,
+        "size": f"{task.height}x{task.width}",
+        "threads": task.threads,
+        "precision": task.precision,
+        "prompt": task.prompt,
+        "guidance_scale": task.guidance_scale,
         "safety": SAFETY,
-        "peers": result_of(outcomes),
+        "peers": entries,
+        "targets": [target.to_json() for target in targets_of(entries)],
         "safe_against_off_psnr_db": contrast(outcomes, "ours", "ours-off"),
-        "warnings": Activity(**activity).warnings(),
+        "warnings": [*Activity(**activity).warnings(), *noise_warnings(entries)],
     }  # fmt: skip
 
 
 def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str, Any]) -> None:
+    from sld_edge.bench.compare.page import page_from_report
     from sld_edge.bench.compare.table import print_comparison
     from sld_edge.bench.latency.table import result_console
-    from sld_edge.bundle import write_atomically
+    from sld_edge.bench.report_file import write_report
 
-    data = json.dumps(report, indent=1) + "\n"
-    file = options["json_file"]
-    if str(file) == "-":
-        click.echo(data, nl=False)
-    else:
+    if file := options["json_file"]:
+        write_report(file, json.dumps(report, indent=1).encode() + b"\n")
+    if page := options["html_file"]:
+        write_report(page, page_from_report(report).encode())
+    if str(file) != "-":
         print_comparison(report, result_console())
-    try:
-        if file and str(file) != "-":
-            write_atomically(file, data.encode())
-        if options["pictures"]:
+    if options["pictures"]:
+        try:
             _save_pictures(outcomes, options["pictures"])
-    except OSError as error:
-        raise ImageFileError(f"cannot write {error.filename} ({error.strerror})") from None
+        except OSError as error:
+            raise ImageFileError(f"cannot write {error.filename} ({error.strerror})") from None
 
 
 def _save_pictures(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -192,6 +209,6 @@ def _save_pictures(outcomes: Sequence[Outcome], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for outcome in outcomes:
-        if outcome.picture is not None:
-            Image.fromarray(outcome.picture).save(folder / f"{outcome.peer.name}.png")
+        if outcome.pictures:
+            Image.fromarray(outcome.pictures[-1]).save(folder / f"{outcome.peer.name}.png")
             say(str(folder / f"{outcome.peer.name}.png"))

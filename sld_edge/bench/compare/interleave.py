@@ -25,7 +25,7 @@ _WARMUP_STEPS = 1
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What one peer gave: a reason why it was skipped, or its samples in seconds and its last picture."""
+    """What one peer gave: a reason why it was skipped, or samples in seconds and a picture for each round."""
 
     peer: Peer
     skipped: str = ""
@@ -33,7 +33,8 @@ class Outcome:
     images: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     loading: float = 0.0
-    picture: NDArray[np.uint8] | None = None
+    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+    flags: list[bool | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,23 +70,26 @@ def run_in_turns(
             for outcome in sorted(ready, key=lambda one: places.index(process_of(one.peer))):
                 say(f"round {turn + 1} of {turns.repeats}: {outcome.peer.title}")
                 try:
-                    _measure(workers, outcome, task)
+                    _measure(workers, outcome, task, turn)
                 except Unavailable as reason:
                     outcome.skipped = str(reason)
     return list(outcomes.values())
 
 
-def _measure(workers: _Workers, outcome: Outcome, task: Task) -> None:
+def _measure(workers: _Workers, outcome: Outcome, task: Task, turn: int) -> None:
     worker = workers.of(outcome.peer)
-    if outcome.peer.name not in worker.warm:
-        warm = worker.ask(outcome.peer.name, _WARMUP_STEPS)
+    name = outcome.peer.name
+    if name not in worker.warm:
+        # With a text of its own: the measured ones must not find theirs encoded already.
+        warm = worker.ask(name, _WARMUP_STEPS, task.text(-1))
         outcome.loading = warm["loading"] + warm["total"]
-        worker.warm.add(outcome.peer.name)
-    answer = worker.ask(outcome.peer.name, task.steps)
+        worker.warm.add(name)
+    answer = worker.ask(name, task.steps, task.text(turn))
     outcome.images.append(answer["total"])
     outcome.steps += answer["steps"]
     outcome.description = answer["description"]
-    outcome.picture = np.load(worker.out)
+    outcome.flags.append(any(answer["flags"]) if answer["flags"] is not None else None)
+    outcome.pictures.append(np.load(worker.out))
 
 
 class _Workers:
@@ -152,7 +156,7 @@ class _Worker:
         """Whether it still runs."""
         return self._process.poll() is None
 
-    def ask(self, peer: str, steps: int) -> dict[str, Any]:
+    def ask(self, peer: str, steps: int, prompt: str) -> dict[str, Any]:
         """One picture.
 
         Raises:
@@ -163,7 +167,7 @@ class _Worker:
         late = threading.Timer(self._limit, self._process.kill)
         late.start()
         try:
-            request = {"peer": peer, "steps": steps, "out": str(self.out)}
+            request = {"peer": peer, "steps": steps, "prompt": prompt, "out": str(self.out)}
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()

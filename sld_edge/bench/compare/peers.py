@@ -14,6 +14,12 @@ _ADAPTERS = "sld_edge.bench.compare.adapters"
 PEERS_FOLDER = ".venv-peers"
 
 
+#: Two fp32 pipelines that do the same differ by rounding only.
+_LEAST_PSNR = 50.0
+#: bf16 has 8 bits of precision; the guidance multiplies its errors. Other noise or another prompt gives about 10 dB.
+_LEAST_PSNR_BF16 = 20.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Peer:
     """One compared pipeline.
@@ -24,7 +30,8 @@ class Peer:
         adapter: Module with ``build``; peers with the same adapter share a process and its weights.
         process: Set where a peer must not share it.
         environment: Folder in :data:`PEERS_FOLDER`, empty for this environment.
-        least_psnr: The picture matches from here on, in dB.
+        follows: Computes in the task's precision; others have a precision of their own.
+        bf16: Computes in bf16 whatever the task allows, and is skipped where the processor has none.
     """
 
     name: str
@@ -34,29 +41,34 @@ class Peer:
     adapter: str
     process: str = ""
     environment: str = ""
-    least_psnr: float = 50.0
-    #: Runs in bf16 whatever the task allows, and is skipped where the processor has no arithmetic for it.
+    follows: bool = False
     bf16: bool = False
+
+    def least_psnr(self, precision: str) -> float:
+        """From how many dB on its picture matches the reference's, which is fp32, in a task of this precision."""
+        low = self.bf16 or (self.follows and precision != "fp32")
+        return _LEAST_PSNR_BF16 if low else _LEAST_PSNR
 
 
 _SAFE, _PLAIN = "safe-eager", "plain-eager"
 
 PEERS: tuple[Peer, ...] = (
-    Peer(name="ours", title="sld-edge", branches=3, reference=_SAFE, adapter="ours"),
-    Peer(name="ours-off", title="sld-edge, safety off", branches=2, reference=_PLAIN, adapter="ours"),
+    Peer(name="ours", title="sld-edge", branches=3, reference=_SAFE, adapter="ours", follows=True),
+    Peer(name="ours-off", title="sld-edge, safety off", branches=2, reference=_PLAIN, adapter="ours",
+         follows=True),
     Peer(name=_SAFE, title="diffusers Safe, eager", branches=3, reference=_SAFE, adapter="torch_safe"),
     Peer(name=_PLAIN, title="diffusers plain, eager", branches=2, reference=_PLAIN,
          adapter="torch_safe"),
-    Peer(name="safe-openvino", title="diffusers Safe on an OpenVINO three-row UNet", branches=3,
-         reference=_SAFE, adapter="torch_safe", process="openvino"),
+    Peer(name="safe-openvino", title="diffusers Safe, OpenVINO three-row UNet", branches=3,
+         reference=_SAFE, adapter="torch_safe", process="openvino", follows=True),
     Peer(name="safe-compiled", title="diffusers Safe, torch.compile", branches=3, reference=_SAFE,
          adapter="torch_safe", process="compiled"),
     Peer(name="safe-bf16", title="diffusers Safe, eager bf16", branches=3, reference=_SAFE,
-         adapter="torch_safe", process="bf16", least_psnr=20.0, bf16=True),
+         adapter="torch_safe", process="bf16", bf16=True),
     Peer(name="optimum-onnx", title="Optimum ONNX Runtime", branches=2, reference=_PLAIN,
          adapter="optimum", environment="optimum"),
     Peer(name="optimum-openvino", title="Optimum Intel, OpenVINO", branches=2, reference=_PLAIN,
-         adapter="optimum", environment="openvino"),
+         adapter="optimum", environment="openvino", follows=True),
 )  # fmt: skip
 BY_NAME = {peer.name: peer for peer in PEERS}
 
@@ -80,4 +92,6 @@ def command_for(peer: Peer, *, peers_folder: Path) -> list[str]:
 
 def process_of(peer: Peer) -> str:
     """Peers with the same answer share a worker."""
-    return peer.process or peer.environment or peer.adapter
+    if peer.environment:
+        return f"{peer.adapter}-in-{peer.environment}"
+    return f"{peer.adapter}-{peer.process}" if peer.process else peer.adapter

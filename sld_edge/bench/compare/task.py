@@ -12,10 +12,12 @@ class Task:
     """One picture, the same for all: weights, text, noise, scheduler (DDIM), safety settings and threads.
 
     Args:
+        prompt: Text; every round adds its number to it, so that no round finds the last one's text encoded.
         checkpoint: diffusers folder; ``bundle`` was exported from it.
         latents: ``.npy`` file with the unit Gaussian starting noise ``[1, C, h, w]``.
         safety: The ``sld_…`` arguments of diffusers' Safe pipeline.
-        precision: Arithmetic that the peers may use, ``"fp32"`` or ``"bf16"``.
+        precision: Arithmetic that the peers may use, ``"fp32"``, ``"bf16"``, or ``"int8"``, which is bf16 for all
+            but ours.
     """
 
     checkpoint: str
@@ -31,6 +33,10 @@ class Task:
     safety: dict[str, Any]
     precision: str = "fp32"
 
+    def text(self, turn: int) -> str:
+        """The prompt of a round."""
+        return f"{self.prompt}, number {turn}"
+
     def to_json(self) -> str:
         """As one line."""
         return json.dumps(asdict(self))
@@ -39,6 +45,19 @@ class Task:
     def from_json(cls, text: str) -> Task:
         """Back from :meth:`to_json`."""
         return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What a pipeline made.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]`` as decoded, whatever the pipeline withheld afterwards.
+        flags: What its safety checker said, None where it has none.
+    """
+
+    pixels: Any
+    flags: list[bool] | None
 
 
 class Unavailable(Exception):

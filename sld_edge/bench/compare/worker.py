@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol
 
-from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.bench.compare.task import Picture, Task, Unavailable
 
 
 class Built(Protocol):
@@ -22,8 +22,8 @@ class Built(Protocol):
 
     description: str
 
-    def image(self, steps: int) -> Any:
-        """Make the task's picture: uint8 ``[H, W, 3]``."""
+    def image(self, steps: int, prompt: str) -> Picture:
+        """Make the task's picture of a prompt."""
         ...
 
     def steps(self) -> list[float]:
@@ -70,13 +70,14 @@ def _serve(
         loading = 0.0
     pipeline = built[peer]
     start = time.perf_counter()
-    picture = pipeline.image(request["steps"])
+    picture = pipeline.image(request["steps"], request["prompt"])
     total = time.perf_counter() - start
-    np.save(request["out"], picture)
+    np.save(request["out"], picture.pixels)
     return {
         "total": total,
         "loading": loading,
         "steps": pipeline.steps(),
+        "flags": picture.flags,
         "description": pipeline.description,
     }
 

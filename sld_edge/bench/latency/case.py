@@ -48,10 +48,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         value: str | int = getattr(self, name)
         return value if value != "" else "default"
 
-    def call(self, repeat: int) -> dict[str, Any]:
-        """Arguments of one call; every repeat has another text and seed, as a user's images have."""
+    def call(self, repeat: int, place: int = 0) -> dict[str, Any]:
+        """Arguments of one call; every repeat has another text and seed, as a user's images have.
+
+        Args:
+            repeat: Number of the call.
+            place: The case's place in a sweep, whose cases must not find each other's texts encoded already.
+        """
         call: dict[str, Any] = {
-            "prompt": f"{self.prompt}, number {repeat}",
+            "prompt": f"{self.prompt}, number {repeat} of {place}",
             "num_images_per_prompt": self.batch,
             "height": self.height,
             "width": self.width,

@@ -7,7 +7,7 @@ started, on whichever device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import Arrays, Engine
+from sld_edge.engines.onnxruntime.resident import ResidentArray, ResidentEngine
 from sld_edge.manifest import Graph
 from sld_edge.runtime.observe import Observer
 
@@ -32,8 +33,9 @@ STAGES: dict[str, str] = {
     "png": "writing the picture with its record",
     "other": "everything else: checks, schedule, copies, the result",
 }
-#: The stages that are the networks' own arithmetic.
+#: The stages that are the networks' own arithmetic, and the others.
 NETWORKS = ("text", "unet", "decode", "safety")
+OUTSIDE = tuple(name for name in STAGES if name not in NETWORKS)
 
 
 class Span(NamedTuple):
@@ -102,8 +104,10 @@ class TimedEngine:
         """What runs it and why."""
         return self._engine.description
 
-    def __enter__(self) -> TimedEngine:
-        self._engine.__enter__()
+    def __enter__(self) -> Engine:
+        self._engine = self._engine.__enter__()
+        if isinstance(self._engine, ResidentEngine):
+            return TimedResidentEngine(self._engine, self._spans)
         return self
 
     def __exit__(
@@ -128,6 +132,10 @@ class TimedEngine:
 
         return timed
 
+    def trim(self) -> None:
+        """As the engine's; part of the run that it follows, so it has no span of its own."""
+        self._engine.trim()
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """As the engine's, timed."""
         start = time.perf_counter()
@@ -137,6 +145,42 @@ class TimedEngine:
             self._spans.append(Span(self._name, start, time.perf_counter()))
 
 
+class TimedResidentEngine(TimedEngine):
+    """An engine of ONNX Runtime's, timed where its arrays stay in place too: it returns when a run is done."""
+
+    def __init__(self, engine: ResidentEngine, spans: list[Span]) -> None:
+        super().__init__(engine, spans)
+        self._resident = engine
+
+    @property
+    def memory(self) -> str:
+        """As the engine's."""
+        return self._resident.memory
+
+    @property
+    def captures(self) -> bool:
+        """As the engine's."""
+        return self._resident.captures
+
+    def bind_resident(
+        self,
+        inputs: Mapping[str, ResidentArray],
+        outputs: Mapping[str, ResidentArray],
+        *,
+        graph_id: int = -1,
+    ) -> Callable[[], None]:
+        """As the engine's, with every call timed."""
+        call = self._resident.bind_resident(inputs, outputs, graph_id=graph_id)
+        name, append, clock = self._name, self._spans.append, time.perf_counter
+
+        def timed() -> None:
+            start = clock()
+            call()
+            append(Span(name, start, clock()))
+
+        return timed
+
+
 def run_from_spans(spans: list[Span], total: float) -> Run:
     """One call's spans as stages that do not overlap and sum up to ``total``."""
 
@@ -144,10 +188,11 @@ def run_from_spans(spans: list[Span], total: float) -> Run:
         return sum(span.end - span.start for span in spans if span.name == name)
 
     unet = [span for span in spans if span.name == "graph:unet"]
-    stages = {name: sum_of(name) for name in ("tokenise", "noise", "text", "png")}
-    stages["unet"], stages["advance"] = sum_of("graph:unet"), sum_of("graph:advance")
+    stages = {name: sum_of(name) for name in ("tokenise", "noise", "png")}
+    stages |= {
+        name: sum_of(f"graph:{name}") for name in ("text", "unet", "advance", "decode", "safety")
+    }
     stages["loop"] = max(0.0, sum_of("denoise") - stages["unet"] - stages["advance"])
-    stages["decode"], stages["safety"] = sum_of("graph:decode"), sum_of("graph:safety")
     stages["other"] = max(0.0, total - sum(stages.values()))
     end = max((span.end for span in spans if span.name == "denoise"), default=0.0)
     starts = [span.start for span in unet]
@@ -162,6 +207,11 @@ def run_from_spans(spans: list[Span], total: float) -> Run:
     )
 
 
-def overhead_share(run: Run) -> float:
+def outside_share(run: Run) -> float:
     """The part of a call's time that was not a network's own arithmetic."""
     return 1.0 - sum(run.stages[name] for name in NETWORKS) / run.total
+
+
+def host_time_of_step(run: Run) -> float | None:
+    """Seconds a step outside the network; None where a device ran the whole loop unseen."""
+    return (run.stages["advance"] + run.stages["loop"]) / len(run.unet) if run.unet else None

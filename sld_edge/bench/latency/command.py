@@ -6,7 +6,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import click
 
 from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
-from sld_edge.bench.report_file import check_writable, write_report
 from sld_edge.bench.stats import StopRule
 from sld_edge.errors import InvalidInput
 from sld_edge.shell import say
@@ -45,7 +44,7 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
               help="* Images in one call.")  # fmt: skip
 @click.option("--engine", multiple=True, default=("auto",), show_default="auto",
               help="* onnxruntime, onnxruntime:cpu, onnxruntime:openvino, …")  # fmt: skip
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), multiple=True,
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), multiple=True,
               default=("fp32",), show_default="fp32", help="* Lowest arithmetic precision.")  # fmt: skip
 @click.option("--threads", type=int, multiple=True, default=(0,), help="* 0 uses every core.")
 @click.option("--memory", type=click.Choice(["normal", "low"]), multiple=True, default=("normal",),
@@ -60,7 +59,8 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--most", default=100, show_default=True, help="Repeats at most.")
 @click.option("--seconds", default=300.0, show_default=True, help="Time limit for each case.")
 @click.option("--cold/--no-cold", default=True, help="Also time fresh processes.")
-@click.option("--cold-starts", default=2, show_default=True, help="Further ones after the first.")
+@click.option("--cold-starts", default=2, show_default=True,
+              help="How often to start with an empty cache folder and then again.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path, allow_dash=True),
@@ -78,13 +78,13 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 def main(bundle: Path, **options: Any) -> None:
     """Time BUNDLE's images: end to end, stage by stage, and from a cold start."""
     from sld_edge.bench.latency.report import compare_reports, read_report
+    from sld_edge.bench.report_file import check_writable
 
     quiet = options["quiet"] or Path("-") in (options["json_file"], options["csv_file"])
     allowed = share_from_text(options["max_regression"])
     # Read before minutes are spent on measuring, not after.
     baseline = read_report(options["baseline"]) if options["baseline"] else None
-    for file in (options["json_file"], options["csv_file"], options["html_file"]):
-        check_writable(file)
+    check_writable(options["json_file"], options["csv_file"], options["html_file"])
     report = _measure(bundle, options, quiet)
     _write(report, options)
     if not quiet:
@@ -143,12 +143,19 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             ) as pipe:
                 for case in same_engine:
                     found[case] = measure_case(
-                        pipe, clock, case, name=names[case], plan=plan, watch=live.watch
+                        pipe,
+                        clock,
+                        case,
+                        name=names[case],
+                        plan=replace(plan, place=len(found)),
+                        watch=live.watch,
                     )
             if options["cold"]:
                 # After the steady state, and with our own engines released: memory is for one at a time.
                 starts = []
-                for start in cold_starts(bundle, first, further=options["cold_starts"]):
+                for start in cold_starts(
+                    bundle, first, pairs=_whole("--cold-starts", options["cold_starts"], least=1)
+                ):
                     starts.append(start)
                     live.say(f"cold starts: {len(starts)}")
                 found[first] = msgspec.structs.replace(found[first], cold=starts)
@@ -164,6 +171,9 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             "digest": manifest.digest,
             "precision": manifest.precision,
             "bytes": sum(file.size for file in manifest.files.values()),
+            "weight_bytes": sum(
+                file.size for name, file in manifest.files.items() if name.endswith(".weights")
+            ),
         },
         machine=describe_machine(),
         activity=asdict(activity),
@@ -199,8 +209,9 @@ def _grouped(cases: Sequence[Case]) -> Iterator[list[Case]]:
 
 
 def _write(report: Any, options: dict[str, Any]) -> None:
+    from sld_edge.bench.latency.files import csv_from_report, json_from_report
     from sld_edge.bench.latency.page import page_from_report
-    from sld_edge.bench.latency.report import csv_from_report, json_from_report
+    from sld_edge.bench.report_file import write_report
 
     if file := options["json_file"]:
         write_report(file, json_from_report(report))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from sld_edge.bench.energy import energy_meter
 from sld_edge.bench.latency.case import Case
@@ -25,10 +26,11 @@ Watcher = Callable[[str, bool, Sequence[Run]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How every case is measured."""
+    """How a case is measured. ``place`` is its own in the sweep."""
 
     rule: StopRule
     warmup: int = 1
+    place: int = 0
 
 
 def measure_case(
@@ -44,13 +46,14 @@ def measure_case(
     with _said_once(notes), TemporaryDirectory(prefix="sld-bench-") as folder:
         for index in range(plan.warmup):
             # A warm-up has its own texts: the measured ones must not find theirs encoded already.
-            time_call(pipe, clock, case, repeat=-1 - index, folder=Path(folder))
+            time_call(pipe, clock, case.call(-1 - index, plan.place), folder=Path(folder))
             watch(name, True, runs)
         reset_peak()
         begin = time.monotonic()
         with energy_meter() as energy:
             while not (stopped := plan.rule.verdict([r.total for r in runs], _since(begin))):
-                runs.append(time_call(pipe, clock, case, repeat=len(runs), folder=Path(folder)))
+                call = case.call(len(runs), plan.place)
+                runs.append(time_call(pipe, clock, call, folder=Path(folder)))
                 watch(name, False, runs)
     made = len(runs) * case.batch
     return CaseReport(
@@ -84,10 +87,9 @@ def _said_once(notes: dict[str, None]) -> Iterator[None]:
 
 
 def time_call(
-    pipe: SafePipeline, clock: StageClock, case: Case, *, repeat: int, folder: Path
+    pipe: SafePipeline, clock: StageClock, call: Mapping[str, Any], *, folder: Path
 ) -> Run:
     """One call from text to PNG files."""
-    call = case.call(repeat)
     clock.take()
     start = time.perf_counter()
     output = pipe(**call)

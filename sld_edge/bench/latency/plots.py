@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sld_edge.bench.html import COLOURS
 from sld_edge.bench.latency import svg
 from sld_edge.bench.latency.case import Case, names_of, varied_axes
 from sld_edge.bench.latency.report import CaseReport
@@ -23,11 +24,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "host": ("tokenise", "noise", "loop", "other"),
 }
 _WIDTH = 880.0
-_LABELS = 210.0
+#: Room for the cases' names: what the longest takes, within these limits.
+_NARROWEST, _WIDEST, _LETTER = 120.0, 330.0, 7.2
 _RIGHT = 24.0
 _ROW = 34.0
 _NUMERIC = ("steps", "batch", "threads", "size")
-_MOST_SERIES = 8
+_ASIDE = 9.0
 
 
 def stage_plot(cases: Sequence[CaseReport]) -> str:
@@ -39,12 +41,13 @@ def stage_plot(cases: Sequence[CaseReport]) -> str:
         ]
         for case in cases
     ]
-    scale = _across(0.0, max(sum(row) for row in medians))
+    room = room_for([case.name for case in cases])
+    scale = _across(0.0, max(sum(row) for row in medians), room)
     bottom = 10 + _ROW * len(cases)
     parts = [svg.axis_below(scale, 6, bottom, "seconds a call, medians of the stages")]
     for index, (case, row) in enumerate(zip(cases, medians, strict=True)):
         y = 10 + _ROW * index
-        parts.append(_row_label(case.name, y))
+        parts.append(_row_label(case.name, y, room))
         position = 0.0
         for group, (name, value) in enumerate(zip(GROUPS, row, strict=True)):
             tip = svg.title(
@@ -59,17 +62,21 @@ def stage_plot(cases: Sequence[CaseReport]) -> str:
     return svg.drawing(parts, width=_WIDTH, height=bottom + 40, label="time by stage")
 
 
-def distribution_plot(case: CaseReport) -> str:
-    """Every run as a dot, in the order of running from top to bottom; median and its interval behind."""
+def distribution_plot(case: CaseReport, room: float) -> str:
+    """Every run as a dot, in the order of running from top to bottom; median and its interval behind.
+
+    Args:
+        room: Pixels for the case's name, see :func:`room_for`.
+    """
     values = case.series("image")
     interval = median_interval(values)
     low, high = min(values), max(values)
     margin = (high - low) * 0.05 or high * 0.01
-    scale = _across(low - margin, high + margin)
+    scale = _across(low - margin, high + margin, room)
     top, bottom = 8.0, 8.0 + min(160.0, 40.0 + 4.0 * len(values))
     parts = [
         svg.axis_below(scale, top, bottom, "seconds a call; first run at the top"),
-        _row_label(case.name, (top + bottom) / 2 - _ROW / 2),
+        _row_label(case.name, (top + bottom) / 2 - _ROW / 2, room),
         svg.element("rect", x=scale(interval.low), y=top, height=bottom - top, class_="band",
                     width=max(scale(interval.high) - scale(interval.low), 1.0)),
         svg.line(scale(interval.value), top, scale(interval.value), bottom, class_="median"),
@@ -96,8 +103,8 @@ def _sweep_plot(axis: str, cases: Sequence[CaseReport]) -> str:
     series = _series_along(axis, cases)
     places = _places(axis, [case.case for case in cases])
     intervals = {id(case): median_interval(case.series("image")) for case in cases}
-    left, right, top, bottom = 70.0, _WIDTH - 220.0, 26.0, 250.0
-    inset = 30.0
+    left, right, top, bottom = 70.0, _WIDTH - 270.0, 26.0, 250.0
+    inset = 40.0
     across = svg.Scale(
         low=min(places.values()), high=max(places.values()), start=left + inset, end=right - inset
     )
@@ -109,9 +116,12 @@ def _sweep_plot(axis: str, cases: Sequence[CaseReport]) -> str:
     parts.append(
         svg.text((left + right) / 2, bottom + 32, axis, class_="tick", text_anchor="middle")
     )
-    for index, (name, members) in enumerate(series[:_MOST_SERIES]):
+    shown = series[:COLOURS]
+    for index, (name, members) in enumerate(shown):
+        # Between names there is room to lay side by side what would cover each other.
+        aside = 0.0 if axis in _NUMERIC else _ASIDE * (index - (len(shown) - 1) / 2)
         points = sorted(
-            ((across(places[_label(axis, c.case)]), intervals[id(c)]) for c in members),
+            ((across(places[_label(axis, c.case)]) + aside, intervals[id(c)]) for c in members),
             key=lambda point: point[0],
         )
         parts.append(_curve(points, up, name, index, joined=axis in _NUMERIC))
@@ -119,13 +129,11 @@ def _sweep_plot(axis: str, cases: Sequence[CaseReport]) -> str:
         parts.append(
             svg.element("rect", x=right + 16, y=y, width=12, height=12, class_=f"c{index}")
         )
-        parts.append(svg.text(right + 34, y + 10, _cut(name), class_="tick"))
-    if len(series) > _MOST_SERIES:
-        y = top + 20 * _MOST_SERIES + 10
+        parts.append(svg.text(right + 34, y + 10, _cut(name, 36), class_="tick"))
+    if len(series) > COLOURS:
+        y = top + 20 * COLOURS + 10
         parts.append(
-            svg.text(
-                right + 16, y, f"and {len(series) - _MOST_SERIES} more in the table", class_="tick"
-            )
+            svg.text(right + 16, y, f"and {len(series) - COLOURS} more in the table", class_="tick")
         )
     return svg.drawing(parts, width=_WIDTH, height=bottom + 40, label=f"sweep over {axis}")
 
@@ -173,13 +181,19 @@ def _label(axis: str, case: Case) -> str:
     return str(case.axis(axis))
 
 
-def _across(low: float, high: float) -> svg.Scale:
-    return svg.Scale(low=low, high=high or 1.0, start=_LABELS, end=_WIDTH - _RIGHT)
+def _across(low: float, high: float, room: float) -> svg.Scale:
+    return svg.Scale(low=low, high=high or 1.0, start=room, end=_WIDTH - _RIGHT)
 
 
-def _row_label(name: str, y: float) -> str:
-    return svg.text(_LABELS - 10, y + _ROW / 2 + 2, _cut(name), class_="label", text_anchor="end")
+def room_for(names: Sequence[str]) -> float:
+    """Pixels that the longest name takes, within limits."""
+    return min(max(20 + _LETTER * max(map(len, names)), _NARROWEST), _WIDEST)
 
 
-def _cut(name: str, limit: int = 30) -> str:
+def _row_label(name: str, y: float, room: float) -> str:
+    shown = _cut(name, int((room - 20) / _LETTER))
+    return svg.text(room - 10, y + _ROW / 2 + 2, shown, class_="label", text_anchor="end")
+
+
+def _cut(name: str, limit: int) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"

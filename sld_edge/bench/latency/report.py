@@ -1,21 +1,16 @@
-"""The measurement as data: what ``--json`` writes, ``--csv`` flattens and ``--baseline`` reads."""
+"""The measurement as data, and the gate that ``--baseline`` is."""
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from sld_edge.bench.gate import Decision, decide
-from sld_edge.bench.latency.case import AXES, Case, names_of
-from sld_edge.bench.latency.clock import STAGES, Run, overhead_share
+from sld_edge.bench.latency.case import Case, names_of
+from sld_edge.bench.latency.clock import Run, host_time_of_step
 from sld_edge.bench.machine import machine_key
 from sld_edge.bench.report_file import decode_report, read_file
 from sld_edge.bench.stats import noise_of, summarize
@@ -23,6 +18,8 @@ from sld_edge.errors import InvalidInput
 
 FORMAT = "sld-edge-latency"
 VERSION = 1
+#: The series of :meth:`CaseReport.series` that have a sample a step, or a mean of a run's steps.
+STEP_SERIES = ("step", "unet_step", "advance_step", "host_step")
 
 
 class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,14 +53,17 @@ class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
     cold: list[ColdStart] = []
 
     def series(self, name: str) -> list[float]:
-        """Samples in seconds: ``"image"``, ``"step"``, ``"unet"``, ``"advance"``, or a stage of an image.
+        """Samples in seconds: ``"image"``, ``"step"``, ``"unet_step"``, ``"advance_step"``, ``"host_step"`` or a stage.
 
-        Steps are pooled over all runs; ``image`` is one call, whatever its batch.
+        Steps are pooled over all runs, but for ``host_step``, which is a run's mean; ``image`` is one call, whatever
+        its batch.
         """
         if name == "image":
             return [run.total for run in self.runs]
         if name == "step":
             return [step for run in self.runs for step in _steps(run, self.case.steps)]
+        if name == "host_step":
+            return [time for run in self.runs if (time := host_time_of_step(run)) is not None]
         if name in ("unet_step", "advance_step"):
             field = name.removesuffix("_step")
             return [value for run in self.runs for value in getattr(run, field)]
@@ -82,33 +82,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     activity: dict[str, Any]
     cases: list[CaseReport]
     warnings: list[str]
-
-
-def statistics_of(case: CaseReport) -> dict[str, Any]:
-    """The numbers people ask for, from a case's runs; seconds unless the name says otherwise."""
-    image, steps = case.series("image"), case.series("step")
-    found: dict[str, Any] = {
-        "image": asdict(summarize(image)),
-        "stages": {name: asdict(summarize(case.series(name))) for name in STAGES},
-        "images_per_second": case.case.batch / float(np.median(image)),
-        "overhead_share": float(np.median([overhead_share(run) for run in case.runs])),
-        "noise": {key: _finite(value) for key, value in asdict(noise_of(image)).items()},
-    }
-    if steps:
-        found["step"] = asdict(summarize(steps))
-        found["steps_per_second"] = 1.0 / float(np.median(steps))
-    for name in ("unet_step", "advance_step"):
-        if values := case.series(name):
-            found[name] = asdict(summarize(values))
-    return found
-
-
-def json_from_report(report: Report) -> bytes:
-    """The report as indented JSON, its statistics included."""
-    tree = msgspec.to_builtins(report)
-    for case, entry in zip(report.cases, tree["cases"], strict=True):
-        entry["statistics"] = statistics_of(case)
-    return msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n"
 
 
 def report_from_json(data: bytes, *, path: str) -> Report:
@@ -133,30 +106,8 @@ def read_report(path: Path) -> Report:
     return report_from_json(read_file(path), path=str(path))
 
 
-def csv_from_report(report: Report) -> str:
-    """One row for each case and series, with the case's settings in front."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    columns = ("count", "mean", "p50", "p90", "p99", "min", "max", "low", "high")
-    writer.writerow(
-        [*AXES, "series", *(f"{name}_s" if name != "count" else name for name in columns)]
-    )
-    for case in report.cases:
-        found = statistics_of(case)
-        rows = {
-            name: found[name]
-            for name in ("image", "step", "unet_step", "advance_step")
-            if name in found
-        }
-        rows.update(found["stages"])
-        for name, summary in rows.items():
-            place = [case.case.axis(axis) for axis in AXES]
-            writer.writerow([*place, name, *(summary[column] for column in columns)])
-    return out.getvalue()
-
-
 def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[Decision]:
-    """Gate every case that both reports have, by its image and its step time.
+    """Gate every case that both reports have, by the time of an image, of a step, and of the host in a step.
 
     Raises:
         InvalidInput: measured on different machines, or no case in common.
@@ -179,7 +130,7 @@ def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[
         decide(f"{now.name}, {series}", now.series(series), then.series(series),
                max_regression=max_regression)
         for now, then in pairs
-        for series in ("image", "step")
+        for series in ("image", "step", "host_step")
         if now.series(series) and then.series(series)
     ]  # fmt: skip
 
@@ -202,7 +153,3 @@ def _steps(run: Run, count: int) -> list[float]:
         return run.steps
     loop = run.stages["unet"] + run.stages["advance"] + run.stages["loop"]
     return [loop / count] if loop > 0 else []
-
-
-def _finite(value: float) -> float | None:
-    return value if abs(value) < sys.float_info.max else None

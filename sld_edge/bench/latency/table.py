@@ -8,9 +8,14 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from sld_edge.bench.latency.clock import STAGES, Run
-from sld_edge.bench.latency.report import CaseReport, ColdStart, Report, statistics_of
+from sld_edge.bench.latency.clock import OUTSIDE, STAGES, Run
+from sld_edge.bench.latency.numbers import engine_lines, statistics_of, targets_of
+from sld_edge.bench.latency.report import CaseReport, Report
 from sld_edge.bench.stats import median_interval
+from sld_edge.bench.targets import Target, rows_of
+
+#: Columns of a case's rates and costs.
+RATES = ("step p50", "steps/s", "images/s", "host a step", "peak memory", "on the GPU", "J/image")
 
 
 class LiveLine:
@@ -55,15 +60,30 @@ def print_report(report: Report, console: Console) -> None:
         f"[bold]{report.bundle['name']}[/bold] {report.bundle['precision']}, "
         f"{machine['cpu']}, {machine['usable_cores']} cores, {machine['memory_gib']} GiB"
     )
-    for kind, line in report.cases[0].engines.items():
-        console.print(f"  {kind}: {line}", style="dim", highlight=False)
+    for kind, lines in engine_lines(report).items():
+        console.print(f"  {kind}: {' | '.join(lines)}", style="dim", highlight=False)
     console.print(_image_table(report))
     console.print(_rate_table(report))
     console.print(_stage_table(report))
+    console.print(_share_table(report))
     if any(case.cold for case in report.cases):
         console.print(_cold_table(report.cases))
+    console.print(target_table(targets_of(report)))
     for line in report.warnings:
         console.print(f"warning: {line}", style="yellow", highlight=False)
+
+
+def target_table(
+    targets: Sequence[Target], title: str = "promised for SD 1.5 at 512x512 on 2 cores"
+) -> Table:
+    """What was promised, what was measured, and whether that shows it."""
+    head, rows = rows_of(targets)
+    table = Table(title=title, title_justify="left")
+    for column in head:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def result_console() -> Console:
@@ -112,21 +132,25 @@ def _image_table(report: Report) -> Table:
 
 
 def _rate_table(report: Report) -> Table:
-    table = _table("rates and costs", "case", "step p50", "steps/s", "images/s",
-                   "outside networks", "peak memory", "J/image")  # fmt: skip
+    table = _table("rates and costs", "case", *RATES)
     for case in report.cases:
-        found = statistics_of(case)
-        joules = sum(case.joules_per_image.values())
-        table.add_row(
-            case.name,
-            seconds(found["step"]["p50"]) if "step" in found else "–",
-            f"{found['steps_per_second']:.3g}" if "step" in found else "–",
-            f"{found['images_per_second']:.3g}",
-            f"{found['overhead_share']:.2%}",
-            gib(case.peak_bytes),
-            f"{joules:.1f}" if case.joules_per_image else "–",
-        )
+        table.add_row(case.name, *rate_cells(case))
     return table
+
+
+def rate_cells(case: CaseReport) -> list[str]:
+    """The values of :data:`RATES`, a dash where there is none."""
+    found = statistics_of(case)
+    joules = sum(case.joules_per_image.values())
+    return [
+        seconds(found["step"]["p50"]) if "step" in found else "–",
+        f"{found['steps_per_second']:.3g}" if "step" in found else "–",
+        f"{found['images_per_second']:.3g}",
+        seconds(found["host_step"]["p50"]) if "host_step" in found else "–",
+        gib(case.peak_bytes),
+        gib(case.device_bytes),
+        f"{joules:.1f}" if case.joules_per_image else "–",
+    ]
 
 
 def _stage_table(report: Report) -> Table:
@@ -135,6 +159,26 @@ def _stage_table(report: Report) -> Table:
         stages = statistics_of(case)["stages"]
         table.add_row(case.name, *(seconds(stages[name]["p50"]) for name in STAGES))
     return table
+
+
+def _share_table(report: Report) -> Table:
+    table = _table(
+        "share of a call outside the networks", "case", *OUTSIDE, "together", "95 % of it"
+    )
+    for case in report.cases:
+        table.add_row(case.name, *share_cells(case))
+    return table
+
+
+def share_cells(case: CaseReport) -> list[str]:
+    """The share of each stage outside the networks, of all together, and their interval."""
+    found = statistics_of(case)
+    shares, together = found["outside_networks_by_stage"], found["outside_networks"]
+    return [
+        *(f"{shares[name]:.3%}" for name in OUTSIDE),
+        f"{together['value']:.3%}",
+        f"{together['low']:.3%} – {together['high']:.3%}",
+    ]
 
 
 def _cold_table(cases: Sequence[CaseReport]) -> Table:
@@ -147,10 +191,3 @@ def _cold_table(cases: Sequence[CaseReport]) -> Table:
             times = (f"{getattr(start, name):.2f}" for name in names)
             table.add_row(case.name, start.kind, *times, gib(start.peak_bytes))
     return table
-
-
-def start_ratio(starts: Sequence[ColdStart]) -> float | None:
-    """Second start over first start, to the first step; None without both."""
-    first = [start.first_step for start in starts if start.kind == "first"]
-    second = sorted(start.first_step for start in starts if start.kind == "second")
-    return second[len(second) // 2] / first[0] if first and second else None

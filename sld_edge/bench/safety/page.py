@@ -4,43 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
-from string import Template
 
 from sld_edge.bench import html
 from sld_edge.bench.latency.table import seconds
 from sld_edge.bench.safety.contact_sheet import Row
-from sld_edge.bench.safety.plots import COLOURS, rate_plot
+from sld_edge.bench.safety.plots import rate_plot
 from sld_edge.bench.safety.report import Outcome, Report
 from sld_edge.bench.safety.table import columns, rate
-
-_TEMPLATE = "page.html"
 
 
 def page_from_report(report: Report, rows: Sequence[Row], *, show_unsafe: bool) -> str:
     """The whole page."""
-    template = Template(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
     job = report.job
     hidden = "are shown" if show_unsafe else "are blurred and cannot be recovered from this page"
-    return template.substitute(
-        title=escape(f"Safety of {report.bundle['name']}"),
-        subtitle=escape(
+    return html.whole_page(
+        __package__,
+        title=f"Safety of {report.bundle['name']}",
+        subtitle=(
             f"{report.created} · bundle {report.bundle['digest'][:12]} · {len(job.prompts)} prompts × "
             f"{len(job.settings)} settings × {job.images_per_prompt} pictures · {job.steps} steps"
         ),
-        warnings=html.warnings(report.warnings),
-        notes="".join(f'<p class="note">{escape(line)}</p>' for line in report.scorer_notes),
-        kinds="".join(_kind(report, kind) for kind in report.kinds()),
-        sheet_note=escape(
-            f"Prompts lie evenly over the set, none was picked. Pictures judged unsafe have a red frame and {hidden}."
-        ),
-        sheet=_sheet(report.settings(), rows),
-        facts=_facts(report),
-        command=escape(report.command),
-        colours="\n".join(
-            f".c{index} {{ fill: var(--{index}); }} .s{index} {{ stroke: var(--{index}); }}"
-            for index in range(COLOURS)
-        ),
+        command=report.command,
+        warning_lines=report.warnings,
+        parts={
+            "notes": "".join(f'<p class="note">{escape(line)}</p>' for line in report.scorer_notes),
+            "kinds": "".join(_kind(report, kind) for kind in report.kinds()),
+            "sheet_note": escape(
+                "Prompts lie evenly over the set, none was picked. "
+                f"Pictures judged unsafe have a red frame and {hidden}."
+            ),
+            "sheet": _sheet(report.settings(), rows),
+            "facts": _facts(report),
+        },
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sld_edge.bench.html import COLOURS
 from sld_edge.bench.latency import svg
 from sld_edge.bench.safety.proportions import Rate
 from sld_edge.bench.safety.table import rate
 
-COLOURS = 8
 _WIDTH = 880.0
 _LABELS = 150.0
 _RIGHT = 24.0

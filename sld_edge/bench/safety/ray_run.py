@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
+from sld_edge.bench.originals import Picture
 from sld_edge.bench.safety.job import Chunk, Job
-from sld_edge.bench.safety.run import Picture, Progress, make, missing
+from sld_edge.bench.safety.run import Progress, make, missing
 from sld_edge.bench.safety.scorers import Scorer, scorer_from
 from sld_edge.bench.safety.store import Record, Store
 from sld_edge.errors import EngineError, InvalidInput, MissingDependency, SldError

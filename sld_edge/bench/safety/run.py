@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sld_edge.bench.originals import Picture, originals, require_originals
 from sld_edge.bench.safety.job import Chunk, Job, Shot
 from sld_edge.bench.safety.scorers import Item, Scorer, judge
 from sld_edge.bench.safety.store import Record, Store
-from sld_edge.errors import PolicyError, SldError
+from sld_edge.errors import SldError
 
-Picture = NDArray[np.uint8]
 #: Told after each call how many pictures it made.
 Progress = Callable[[int], None]
 _CHECKED_AT_ONCE = 256
@@ -32,11 +31,7 @@ def check_job(job: Job, pipe: Any, scorers: Sequence[Scorer]) -> None:
             withholds the pictures which are to be judged; a scorer that cannot judge them.
     """
     safety = pipe.bundle.manifest.safety
-    if safety.head and safety.policy.unsafe_images == "withhold":
-        raise PolicyError(
-            "this bundle's policy withholds flagged pictures, so they cannot be judged",
-            hint="measure a bundle of the same checkpoint that was exported to return them",
-        )
+    require_originals(safety)
     sizes = {(chunk.height, chunk.width) for chunk in job.chunks()}
     for scorer in scorers:
         for height, width in sorted(sizes):
@@ -114,22 +109,6 @@ def make(
             zip(chunk.shots, items, flags, verdicts, pictures, strict=True)
         )
     ]
-
-
-def originals(output: Any) -> list[Picture]:
-    """The pictures as the decoder made them: where the head flagged one, ``images`` has a black one instead.
-
-    Raises:
-        PolicyError: a flagged picture was withheld.
-    """
-    flags = output.nsfw_content_detected or [False] * len(output.images)
-    kept = output.unsafe_images or [None] * len(output.images)
-    pictures = []
-    for shown, flagged, original in zip(output.images, flags, kept, strict=True):
-        if flagged and original is None:
-            raise PolicyError("a flagged picture was withheld, so it cannot be judged")
-        pictures.append(np.asarray(original if flagged else shown, dtype=np.uint8))
-    return pictures
 
 
 def _record(

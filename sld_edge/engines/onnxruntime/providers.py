@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sld_edge.engines.base import ComputePrecision, EngineOptions, precision_within
+from sld_edge.engines.base import (
+    ComputePrecision,
+    EngineOptions,
+    FloatPrecision,
+    float_precision,
+    precision_within,
+)
 from sld_edge.errors import InvalidInput
 
 _OPENVINO_LIBRARY = "sld_edge_openvino"
@@ -101,17 +107,17 @@ def _provider(
         settings = {"use_tf32": "0" if asked == "fp32" else "1"}
         precision = "fp32" if asked == "fp32" else "tf32"
     elif short_name == "tensorrt" and asked != "fp32":
-        settings = {"trt_bf16_enable" if asked == "bf16" else "trt_fp16_enable": "1"}
-        precision = asked
+        precision = float_precision(asked)
+        settings = {f"trt_{precision}_enable": "1"}
     return Provider(
         short_name=short_name, name=name, options=settings, devices=devices, precision=precision
     )
 
 
-def _openvino_precision(devices: tuple[Any, ...], asked: ComputePrecision) -> ComputePrecision:
+def _openvino_precision(devices: tuple[Any, ...], asked: ComputePrecision) -> FloatPrecision:
     """The precision asked for where this CPU has arithmetic for it, else fp32; a built-in provider says nothing."""
     if not devices:
-        return asked
+        return float_precision(asked)
     capabilities = str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
     return precision_within(asked, capabilities)
 

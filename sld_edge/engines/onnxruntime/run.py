@@ -70,7 +70,9 @@ class OnnxRuntimeEngine:
         import onnxruntime
 
         asked = self._recipe.options.compute_precision
-        precision = stated_precision(self._provider.precision, asked)
+        precision = stated_precision(
+            self._provider.precision, asked, why_not_int8="8-bit graphs run on the openvino engine"
+        )
         line = f"onnxruntime {onnxruntime.__version__}, {self._provider.name}, {precision}, "
         line += f"{self._threads()} threads"
         return line + "".join(f"; {why}" for why in (*self._refused, *self._recipe.notes))
@@ -175,6 +177,9 @@ class OnnxRuntimeEngine:
             tensor.name: np.asarray(result, dtype=dtype_of(tensor))
             for tensor, result in zip(self.graph.outputs, results, strict=True)
         }
+
+    def trim(self) -> None:
+        """Nothing to do: ONNX Runtime keeps its arena for as long as the session lives."""
 
     def _run_options(self, graph_id: str) -> Any:
         if not self.captures:

@@ -19,9 +19,15 @@ from sld_edge.engines.base import (
     stated_precision,
     usable_cores,
 )
+from sld_edge.engines.mapped import releasing_mapped
+from sld_edge.engines.openvino.compile import compiled_from_recipe
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
+#: Why the text encoder, the decoder and uncalibrated bundles do not run in 8 bits.
+_NO_GRAPH = "there is no 8-bit graph of it"
+#: Elements of a linear layer's activation that share one scale, found while it runs. Every width is a multiple.
+_ROUNDED_TOGETHER = 32
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -30,8 +36,12 @@ class OpenVinoEngine:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        #: The recipe in use: its 8-bit one where that is allowed and there.
+        self._used = recipe
+        self._compiled: Any = None
         self._request: Any = None
-        self._line = "openvino, not loaded"
+        self._packed = False
+        self._line = ""
 
     @property
     def graph(self) -> Graph:
@@ -41,11 +51,12 @@ class OpenVinoEngine:
     @property
     def description(self) -> str:
         """Library, device, precision and threads."""
-        return self._line
+        return self._line if self._request is not None else "openvino, not loaded"
 
     def __enter__(self) -> OpenVinoEngine:
         if self._request is None:
-            self._request = self._open()
+            self._compiled = self._open()
+            self._request = self._compiled.create_infer_request()
         return self
 
     def __exit__(
@@ -54,7 +65,13 @@ class OpenVinoEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._request = None
+        self._request = self._compiled = None
+        self._packed = False
+
+    def trim(self) -> None:
+        """Give back the memory of activations."""
+        if self._compiled is not None:
+            self._compiled.release_memory()
 
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
@@ -80,7 +97,7 @@ class OpenVinoEngine:
             try:
                 for name, tensor in tensors:
                     request.set_tensor(name, tensor)
-                request.infer()
+                self._infer(request)
             except RuntimeError as error:
                 raise self._failed(error) from error
 
@@ -92,6 +109,15 @@ class OpenVinoEngine:
         outputs = empty_outputs(self.graph, sizes)
         self.bind(inputs, outputs)()
         return outputs
+
+    def _infer(self, request: Any) -> None:
+        if self._packed:
+            request.infer()
+            return
+        # The first run packs the weights: the mapped file they come from is not needed after it.
+        with releasing_mapped(self._used.weights):
+            request.infer()
+        self._packed = True
 
     def _acquired(self) -> Any:
         if self._request is None:
@@ -110,25 +136,30 @@ class OpenVinoEngine:
             ) from error
         options = self._recipe.options
         core = openvino.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         asked = options.compute_precision
-        precision = precision_within(asked, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        precision = precision_within(asked, capabilities)
+        low = self._recipe.int8 if asked == "int8" and "INT8" in capabilities else None
         threads = options.threads or usable_cores()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if precision == "fp32":
+        if low is not None:
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _ROUNDED_TOGETHER
+        elif precision == "fp32":
             settings["EXECUTION_MODE_HINT"] = "ACCURACY"
-        try:
-            compiled = core.compile_model(str(self._recipe.file), "CPU", settings)
-            request = compiled.create_infer_request()
-        except RuntimeError as error:
-            raise EngineError(
-                f"openvino could not load {self._recipe.file.name} ({one_line(str(error))[-300:]})"
-            ) from error
+        self._used = self._recipe if low is None else low
+        compiled = compiled_from_recipe(openvino, core, self._used, settings)
         version = openvino.get_version().split("-")[0]
-        stated = stated_precision(precision, asked)
+        if low is not None:
+            stated = f"int8, the rest {precision}"
+        elif asked == "int8" and self._recipe.int8 is None:
+            stated = stated_precision(precision, asked, why_not_int8=_NO_GRAPH)
+        else:
+            why = "this processor has no arithmetic for it"
+            stated = stated_precision(precision, asked, why_not_int8=why)
         self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
         self._line += "".join(f"; {why}" for why in self._recipe.notes)
-        return request
+        return compiled

@@ -16,6 +16,7 @@ from sld_edge.bench.safety.contact_sheet import CELLS, blur, chosen, rows_of, th
 from sld_edge.bench.safety.page import page_from_report
 from sld_edge.bench.safety.store import Store
 from sld_edge.bench.safety.table import print_report
+from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.safety.fake import FakePipe, made_job
 from tests.bench.safety.reports import report_of, run_fake
 from tests.bench.test_page import Links
@@ -84,6 +85,17 @@ def test_blur_forgets_everything_finer_than_its_cells() -> None:
     assert thumbnail(detailed, blurred=True) == thumbnail(flat, blurred=True)
     assert thumbnail(detailed, blurred=False) != thumbnail(flat, blurred=False)
     assert blur(np.zeros((512, 256, 3), np.uint8)).shape == (128, 64, 3)
+
+
+def test_chromium_draws_the_page(tmp_path: Path) -> None:
+    page = made_page(tmp_path)
+    dom, pixels = draw(page, tmp_path, height=4000)
+    assert overflow_of(page, tmp_path) == "wide: 0, cut: 0"
+    assert dom.count("<svg") == 5
+    assert dom.count("<img") == 8 * 4
+    # The marks of the first two settings, and the frames of unsafe pictures, really are on the screen.
+    for colour in ("7b8790", "d98a1f", "c9503c"):
+        assert count_of(pixels, colour) > 200
 
 
 def test_sheet_lies_evenly_over_each_kind() -> None:

@@ -20,7 +20,7 @@ class OpenVinoUnet:
             raise Unavailable("openvino is not installed") from None
         self.config, self.dtype, self._device = unet.config, unet.dtype, unet.device
         core = openvino.Core()
-        hint = {"fp32": "f32", "bf16": "bf16"}[task.precision]
+        hint = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}[task.precision]
         config = {
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": task.threads,
@@ -29,7 +29,8 @@ class OpenVinoUnet:
         self._request = core.compile_model(
             _convert(unet, task), "CPU", config
         ).create_infer_request()
-        self.description = f"openvino {openvino.__version__}, CPU, {hint}, {task.threads} threads"
+        version = openvino.__version__.split("-")[0]
+        self.description = f"openvino {version}, CPU, {hint}, {task.threads} threads"
 
     @property
     def device(self) -> Any:

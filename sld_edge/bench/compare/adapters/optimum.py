@@ -1,13 +1,17 @@
-"""Optimum's pipelines — ONNX Runtime's and OpenVINO's — in environments of their own. Two branches, no SLD."""
+"""Optimum's pipelines for ONNX Runtime and OpenVINO, in environments of their own: two branches, no SLD, no checker."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sld_edge.bench.compare.marks import Marks
-from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.bench.compare.adapters import optimum_convert
+from sld_edge.bench.compare.marks import Marks, verdicts_of
+from sld_edge.bench.compare.task import Picture, Task, Unavailable
 
 
 def build(task: Task, peer: str) -> Optimum:
@@ -21,27 +25,30 @@ class Optimum:
     def __init__(self, task: Task, pipe: Any, description: str) -> None:
         import diffusers
 
-        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+        # diffusers' pipelines turn clipping off in a scheduler they are built with; this one comes later.
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(
+            pipe.scheduler.config, clip_sample=False
+        )
         pipe.set_progress_bar_config(disable=True)
         self._task, self._pipe, self.description = task, pipe, description
         self._marks = Marks()
         self._marks.watch(pipe)
         self._latents = np.load(task.latents)
 
-    def image(self, steps: int) -> Any:
-        """The task's picture."""
+    def image(self, steps: int, prompt: str) -> Picture:
+        """The task's picture, as it was decoded."""
         import torch
 
         self._marks.clear()
         output = self._pipe(
-            self._task.prompt,
+            prompt,
             height=self._task.height,
             width=self._task.width,
             num_inference_steps=steps,
             guidance_scale=self._task.guidance_scale,
             latents=torch.from_numpy(self._latents),
         )
-        return np.asarray(output.images[0])
+        return Picture(pixels=self._marks.pictures()[0], flags=verdicts_of(output))
 
     def steps(self) -> list[float]:
         """Seconds of every step of the last picture."""
@@ -57,8 +64,8 @@ def _onnx(task: Task) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = task.threads
     pipe = ORTStableDiffusionPipeline.from_pretrained(
-        task.checkpoint,
-        export=True,
+        _converted(task, "onnx"),
+        export=False,
         provider="CPUExecutionProvider",
         session_options=options,
         use_io_binding=False,
@@ -72,16 +79,30 @@ def _openvino(task: Task) -> tuple[Any, str]:
         from optimum.intel import OVStableDiffusionPipeline
     except ImportError as error:
         raise Unavailable(f"optimum-intel is not installed ({error})") from None
+    hint = "f32" if task.precision == "fp32" else "bf16"
     pipe = OVStableDiffusionPipeline.from_pretrained(
-        task.checkpoint,
-        export=True,
+        _converted(task, "openvino"),
+        export=False,
         compile=False,
-        load_in_8bit=False,
-        ov_config={
-            "INFERENCE_PRECISION_HINT": "bf16" if task.precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": task.threads,
-        },
+        ov_config={"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": task.threads},
     )
     pipe.reshape(batch_size=1, height=task.height, width=task.width, num_images_per_prompt=1)
     pipe.compile()
-    return pipe, f"optimum-intel, openvino {openvino.__version__}, {task.threads} threads"
+    version = openvino.__version__.split("-")[0]
+    return pipe, f"optimum-intel, openvino {version}, {hint}, {task.threads} threads"
+
+
+def _converted(task: Task, kind: str) -> str:
+    """The checkpoint in the pipeline's own format, beside the task's other files.
+
+    Raises:
+        Unavailable: it could not be converted.
+    """
+    out = Path(task.latents).parent / f"optimum-{kind}"
+    if not out.is_dir():
+        command = [sys.executable, "-m", optimum_convert.__name__, kind, task.checkpoint, str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise Unavailable(f"the checkpoint could not be converted: {last[:300]}")
+    return str(out)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sld_edge.bench.compare.task import Task
+from sld_edge.bench.compare.task import Picture, Task
 from sld_edge.bench.latency.clock import StageClock, run_from_spans
+from sld_edge.bench.originals import originals
 from sld_edge.runtime.pipeline import SafePipeline
 
 _loaded: dict[str, tuple[SafePipeline, StageClock]] = {}
@@ -26,7 +27,7 @@ class Ours:
             clock = StageClock()
             pipe = SafePipeline.from_pretrained(
                 task.bundle,
-                compute_precision="bf16" if task.precision == "bf16" else "fp32",
+                compute_precision=task.precision,  # type: ignore[arg-type] # checked at the door
                 threads=task.threads,
                 observer=clock,
             )
@@ -40,11 +41,11 @@ class Ours:
         self._steps: list[float] = []
         self.description = self._pipe.engines["unet"]
 
-    def image(self, steps: int) -> Any:
-        """The task's picture."""
+    def image(self, steps: int, prompt: str) -> Picture:
+        """The task's picture, as it was decoded."""
         self._clock.take()
         output = self._pipe(
-            self._task.prompt,
+            prompt,
             height=self._task.height,
             width=self._task.width,
             num_inference_steps=steps,
@@ -55,8 +56,7 @@ class Ours:
             **self._safety,
         )
         self._steps = run_from_spans(self._clock.take(), 1.0).steps
-        flagged = (output.unsafe_images or [None])[0]
-        return np.asarray(output.images[0] if flagged is None else flagged)
+        return Picture(pixels=originals(output)[0], flags=output.nsfw_content_detected)
 
     def steps(self) -> list[float]:
         """Seconds of every step of the last picture."""

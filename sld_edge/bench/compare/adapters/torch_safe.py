@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sld_edge.bench.compare.marks import Marks
-from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.bench.compare.marks import Marks, verdicts_of
+from sld_edge.bench.compare.task import Picture, Task, Unavailable
 
 _loaded: dict[str, Any] = {}
 
@@ -42,14 +42,14 @@ class Diffusers:
         self._latents = np.load(task.latents)
         self.description = description
 
-    def image(self, steps: int) -> Any:
-        """The task's picture."""
+    def image(self, steps: int, prompt: str) -> Picture:
+        """The task's picture, as it was decoded."""
         import torch
 
         self._marks.clear()
         with torch.inference_mode():
             output = self._pipe(
-                self._task.prompt,
+                prompt,
                 height=self._task.height,
                 width=self._task.width,
                 num_inference_steps=steps,
@@ -57,8 +57,7 @@ class Diffusers:
                 latents=torch.from_numpy(self._latents).to(self._pipe.text_encoder.dtype),
                 **(self._task.safety if self._safe else {}),
             )
-        flagged = getattr(output, "unsafe_images", None)
-        return np.asarray((flagged or output.images)[0])
+        return Picture(pixels=self._marks.pictures()[0], flags=verdicts_of(output))
 
     def steps(self) -> list[float]:
         """Seconds of every step of the last picture."""

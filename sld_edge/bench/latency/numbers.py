@@ -1,0 +1,92 @@
+"""What is told of a measurement: the numbers people ask for, and what this project promises of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from sld_edge.bench.latency.clock import OUTSIDE, STAGES, outside_share
+from sld_edge.bench.latency.report import STEP_SERIES, CaseReport, ColdStart, Report
+from sld_edge.bench.stats import Interval, median_interval, noise_of, ratio_interval, summarize
+from sld_edge.bench.targets import Target
+
+
+def statistics_of(case: CaseReport) -> dict[str, Any]:
+    """The numbers people ask for, from a case's runs; seconds unless the name says otherwise."""
+    image, steps = case.series("image"), case.series("step")
+    found: dict[str, Any] = {
+        "image": asdict(summarize(image)),
+        "stages": {name: asdict(summarize(case.series(name))) for name in STAGES},
+        "images_per_second": case.case.batch / float(np.median(image)),
+        "outside_networks": asdict(median_interval([outside_share(run) for run in case.runs])),
+        "outside_networks_by_stage": {
+            name: float(np.median([run.stages[name] / run.total for run in case.runs]))
+            for name in OUTSIDE
+        },
+        "noise": {key: _finite(value) for key, value in asdict(noise_of(image)).items()},
+    }
+    if steps:
+        found["step"] = asdict(summarize(steps))
+        found["steps_per_second"] = 1.0 / float(np.median(steps))
+    for name in STEP_SERIES[1:]:
+        if values := case.series(name):
+            found[name] = asdict(summarize(values))
+    if ratio := start_ratio(case.cold):
+        found["second_start_over_first"] = asdict(ratio)
+    return found
+
+
+def start_ratio(starts: Sequence[ColdStart]) -> Interval | None:
+    """Second start over first start, to the first step; None without both."""
+    first, second = (
+        [start.first_step for start in starts if start.kind == kind] for kind in ("first", "second")
+    )
+    return ratio_interval(second, first) if first and second else None
+
+
+def engine_lines(report: Report) -> dict[str, list[str]]:
+    """What ran each graph, every different answer of a sweep once."""
+    found: dict[str, dict[str, None]] = {}
+    for case in report.cases:
+        for kind, line in case.engines.items():
+            found.setdefault(kind, {})[line] = None
+    return {kind: list(lines) for kind, lines in found.items()}
+
+
+def targets_of(report: Report) -> list[Target]:
+    """What this project promises of every case, with what was measured of it."""
+    found = []
+    for case in report.cases:
+        numbers = statistics_of(case)
+        outside = Interval(**numbers["outside_networks"])
+        found.append(
+            Target(case=case.name, name="time of a call outside the networks", limit=0.005,
+                   at_least=False, unit="%", measured=outside)
+        )  # fmt: skip
+        if host := case.series("host_step"):
+            found.append(
+                Target(case=case.name, name="host time of a step outside the network", limit=1e-3,
+                       at_least=False, unit="ms", measured=median_interval(host))
+            )  # fmt: skip
+        if not case.cold:
+            continue
+        found.append(
+            Target(case=case.name, name="second start to first step, of the first start's", limit=0.4,
+                   at_least=False, unit="%", measured=start_ratio(case.cold),
+                   why="no further start was made")
+        )  # fmt: skip
+        if (weights := report.bundle["weight_bytes"]) and report.bundle["precision"] == "fp32":
+            peak = median_interval([start.peak_bytes / weights for start in case.cold])
+            found.append(
+                Target(case=case.name, name="peak memory of a fresh process, of the weights on disk", limit=1.25,
+                       at_least=False, unit="x", measured=peak)
+            )  # fmt: skip
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < sys.float_info.max else None

@@ -1,0 +1,142 @@
+"""``sld-bench startup``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sld_edge.bench.gate import share_from_text
+from sld_edge.errors import InvalidInput
+from sld_edge.shell import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sld_edge.bench.startup.measure import Report
+
+EPILOG = """\b
+Examples:
+  sld-bench startup
+  sld-bench startup --json today.json
+  sld-bench startup --baseline today.json --max-regression 10%
+
+\b
+Exit status: 0 done, 1 slower than the baseline allows, others as for sld-generate.
+"""
+
+
+@click.command("startup", epilog=EPILOG)
+@click.option("--repeats", default=15, show_default=True, help="Starts of each.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
+              help="Write everything as JSON; - is standard output.")  # fmt: skip
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="An earlier --json to compare with."
+)
+@click.option(
+    "--max-regression", default="10%", show_default=True, help="How much slower is allowed."
+)
+def main(**options: Any) -> None:
+    """Time fresh processes that import the package or ask a command for its help."""
+    from sld_edge.bench.latency.table import LiveLine, result_console
+    from sld_edge.bench.report_file import check_writable
+    from sld_edge.bench.startup.measure import compare_reports
+
+    if options["repeats"] < 1:
+        raise InvalidInput("--repeats must be 1 or more", value=options["repeats"])
+    allowed = share_from_text(options["max_regression"])
+    check_writable(options["json_file"])
+    baseline = _read(options["baseline"]) if options["baseline"] else None
+    with LiveLine(quiet=False) as live:
+        report = _measure(options["repeats"], live)
+    _save(report, options["json_file"])
+    if str(options["json_file"]) != "-":
+        _print(report, result_console())
+    if baseline is not None:
+        decisions = compare_reports(report, baseline, max_regression=allowed)
+        for decision in decisions:
+            say(decision.line())
+        if any(decision.verdict == "regressed" for decision in decisions):
+            sys.exit(1)
+
+
+def _measure(repeats: int, live: Any) -> Report:
+    from sld_edge.bench.machine import ActivityMeter, describe_machine
+    from sld_edge.bench.startup.measure import FORMAT, VERSION, Report, time_starts
+    from sld_edge.bench.stats import noise_of
+
+    meter = ActivityMeter()
+    samples = time_starts(repeats, say=live.say)
+    activity = meter.read()
+    return Report(
+        format=FORMAT,
+        version=VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        machine=describe_machine(),
+        activity=asdict(activity),
+        samples=samples,
+        warnings=[
+            *activity.warnings(),
+            *(f"{name}: {line}" for name in samples for line in noise_of(samples[name]).warnings()),
+        ],
+    )
+
+
+def _save(report: Report, file: Path | None) -> None:
+    import msgspec
+
+    from sld_edge.bench.report_file import write_report
+    from sld_edge.bench.startup.measure import targets_of
+    from sld_edge.bench.stats import summarize
+
+    if file is None:
+        return
+    tree = msgspec.to_builtins(report)
+    tree["statistics"] = {
+        name: asdict(summarize(samples)) for name, samples in report.samples.items()
+    }
+    tree["targets"] = [target.to_json() for target in targets_of(report)]
+    write_report(file, msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n")
+
+
+def _read(path: Path) -> Report:
+    from sld_edge.bench.report_file import decode_report, read_file
+    from sld_edge.bench.startup.measure import FORMAT, VERSION, Report
+
+    return decode_report(
+        read_file(path),
+        Report,
+        path=str(path),
+        what="startup report",
+        wanted=(FORMAT, VERSION),
+        hint="make one with sld-bench startup --json",
+        renew="make a new one with --json",
+    )
+
+
+def _print(report: Report, console: Console) -> None:
+    from rich.table import Table
+
+    from sld_edge.bench.latency.table import seconds, target_table
+    from sld_edge.bench.startup.measure import targets_of
+    from sld_edge.bench.stats import summarize
+
+    table = Table(title="a fresh process, from start to end", title_justify="left")
+    table.add_column("what")
+    for name in ("starts", "p50", "95 % of p50", "p90", "min", "max"):
+        table.add_column(name, justify="right")
+    for name, samples in report.samples.items():
+        found = summarize(samples)
+        span = f"{seconds(found.low)} – {seconds(found.high)}"
+        ends = (seconds(value) for value in (found.p90, found.min, found.max))
+        table.add_row(name, str(found.count), seconds(found.p50), span, *ends)
+    console.print(table)
+    console.print(target_table(targets_of(report), "promised"))
+    for line in report.warnings:
+        console.print(f"warning: {line}", style="yellow", highlight=False)

@@ -1,0 +1,91 @@
+"""Activation ranges, reduced inside the graph: a few numbers for each channel come back, not activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.calibration.edit import constant
+from sld_edge.calibration.sites import Site
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Lowest and highest value seen of one activation, for each channel: ``[C]`` float32 each."""
+
+    low: Floats
+    high: Floats
+
+    @property
+    def largest(self) -> Floats:
+        """Largest absolute value, ``[C]``."""
+        return np.maximum(-self.low, self.high)
+
+    def divided(self, factors: Floats) -> Range:
+        """The range after channel c was divided by ``factors[c]``, all above 0."""
+        return Range(low=self.low / factors, high=self.high / factors)
+
+
+class RangeRecorder:
+    """Collects the ranges of several runs of a graph that :func:`observe` prepared."""
+
+    def __init__(self, outputs: Mapping[str, str]) -> None:
+        #: Added output → the activation whose lowest and highest values it holds, ``[2, C]``.
+        self.outputs = outputs
+        self.runs = 0
+        self._seen: dict[str, Floats] = {}
+
+    def add(self, results: Mapping[str, NDArray[Any]]) -> None:
+        """Take the added outputs of one run, by name."""
+        self.runs += 1
+        for output, activation in self.outputs.items():
+            new = np.array(results[output], np.float32)
+            old = self._seen.get(activation, new)
+            self._seen[activation] = np.stack(
+                [np.minimum(old[0], new[0]), np.maximum(old[1], new[1])]
+            )
+
+    def ranges(self) -> dict[str, Range]:
+        """Ranges by activation."""
+        return {name: Range(low=both[0], high=both[1]) for name, both in self._seen.items()}
+
+
+def observe(model: Any, sites: Iterable[Site]) -> RangeRecorder:
+    """Add the lowest and highest value of every convolution's input, channel by channel, as outputs ``[2, C]``.
+
+    Before: an ``onnx_ir`` model. After, in place: the same results, and one more output for each distinct
+    activation ``[B, C, h, w]``.
+    """
+    import onnx_ir as ir
+
+    graph = model.graph
+    outputs: dict[str, str] = {}
+    axes = constant(graph, "observed_axes", np.array([0, 2, 3], np.int64))
+    row = constant(graph, "observed_row", np.array([0], np.int64))
+    activations = {site.input.name: site for site in sites if site.kind == "conv"}
+    for index, (name, site) in enumerate(activations.items()):
+        ends = []
+        for operator in ("ReduceMin", "ReduceMax"):
+            reduced = ir.Node(
+                "", operator, [site.input, axes], [ir.AttrInt64("keepdims", 0)],
+                name=f"observed_{index}_{operator}",
+            )  # fmt: skip
+            reduced.outputs[0].name = f"{reduced.name}_channels"
+            lifted = ir.Node("", "Unsqueeze", [reduced.outputs[0], row], name=f"{reduced.name}_row")
+            lifted.outputs[0].name = f"{lifted.name}_out"
+            graph.extend([reduced, lifted])
+            ends.append(lifted.outputs[0])
+        joined = ir.Node("", "Concat", ends, [ir.AttrInt64("axis", 0)], name=f"observed_{index}")
+        output = joined.outputs[0]
+        output.name, output.dtype = f"observed_{index}_range", ir.DataType.FLOAT
+        output.shape = ir.Shape([2, site.weight.const_value.shape[1]])
+        graph.append(joined)
+        graph.outputs.append(output)
+        outputs[output.name] = name
+    return RangeRecorder(outputs)
