@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.load import load
-from sld_edge.errors import BundleError, EngineError
+from sld_edge.errors import BundleError
 from sld_edge.manifest import GraphKind
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
@@ -24,7 +23,8 @@ from sld_edge.runtime.denoise import Denoiser
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
-from sld_edge.runtime.output import Pixels, output_from_pixels
+from sld_edge.runtime.output import output_from_pixels
+from sld_edge.runtime.pictures import pictures_from_latents
 from sld_edge.runtime.plan import FEWEST_ROWS
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
@@ -54,6 +54,8 @@ class SafePipeline:
         self._tokenizer = Tokenizer(bundle)
         self._context: ContextEncoder | None = None
         self._progress: bool | None = None
+        # Device memory does not go with the objects that hold its address; nobody has to remember to close.
+        weakref.finalize(self, _release, self._denoiser, self._stack)
 
     @classmethod
     def from_pretrained(
@@ -72,8 +74,8 @@ class SafePipeline:
 
         Args:
             bundle: Folder that ``sld-export`` wrote.
-            engine: None chooses the best; ``"onnxruntime"``, ``"onnxruntime:cpu"``, or
-                :class:`~sld_edge.engines.base.EngineOptions`, which then says everything.
+            engine: None chooses the best; ``"onnxruntime"``, ``"onnxruntime:cpu"``,
+                ``"tensorrt"``, or :class:`~sld_edge.engines.base.EngineOptions`, which then says everything.
             compute_precision: Lowest precision the denoiser's and decoder's arithmetic may use.
             threads: CPU threads; 0 uses every core.
             verify: Hash every file even where nothing changed since the last successful check.
@@ -213,7 +215,7 @@ class SafePipeline:
         self._load(call.request.height, call.request.width)
         final = self._denoise(call, callback, progress)
         with self._observer.stage("pictures"):
-            pixels, flags = self._pictures(final)
+            pixels, flags = pictures_from_latents(self._engines, final)
         output = output_from_pixels(self.bundle, call, self.engines, pixels, flags)
         return output if return_dict else output.to_tuple()
 
@@ -241,10 +243,9 @@ class SafePipeline:
 
     def close(self) -> None:
         """Release every engine; the pipeline loads them again when it is next called."""
-        self._denoiser.close()
         self._engines.clear()
         self._context = None
-        self._stack.close()
+        _release(self._denoiser, self._stack)
 
     def __enter__(self) -> SafePipeline:
         return self
@@ -326,18 +327,8 @@ class SafePipeline:
             self._engines["advance_many"] = self._stack.enter_context(engine)
         return self._engines["advance_many"]
 
-    def _pictures(self, latents: Floats) -> tuple[list[Pixels], list[bool] | None]:
-        """Decode and check, one image at a time: the decoder's memory is the largest of all."""
-        pixels: list[Pixels] = []
-        flags: list[bool] = []
-        for latent in latents:
-            image = self._engines["decode"].run({"latents": np.ascontiguousarray(latent[None])})
-            pixels.append(image["images"][0])
-            if "safety" in self._engines:
-                verdict = self._engines["safety"].run(image)
-                if not np.isfinite(verdict["concept_scores"]).all():
-                    raise EngineError(
-                        "the safety head's scores are not finite, no image is returned"
-                    )
-                flags.append(bool(verdict["flags"][0]))
-        return pixels, flags if "safety" in self._engines else None
+
+def _release(denoiser: Denoiser, engines: ExitStack) -> None:
+    """The loops first: they hold memory on the device that the engines' session opened."""
+    denoiser.close()
+    engines.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -232,6 +233,23 @@ def test_a_graph_that_the_library_refuses_is_served_by_onnxruntime(
     with machine.load("decode") as engine:
         assert engine.description.startswith("onnxruntime")
         assert "tensorrt refuses decode: Conv conv_1: no kernel" in engine.description
+
+
+def test_a_pipeline_that_is_dropped_gives_everything_back(machine: Machine) -> None:
+    store_engines(machine.bundle, machine.library)
+    pipe = machine.pipeline("tensorrt")
+    pipe(PROMPT, **CALL)
+    assert machine.driver.live()
+    del pipe
+    gc.collect()
+    assert machine.driver.live() == {}
+
+
+def test_a_size_planned_for_a_batch_serves_one_image_too(machine: Machine) -> None:
+    store_engines(machine.bundle, machine.library, batch=2)
+    with machine.pipeline("tensorrt") as pipe:
+        for prompts in ([PROMPT] * 2, PROMPT):
+            assert pipe(prompts, **CALL).record["engine"]["loop"].startswith("one CUDA graph")
 
 
 def test_more_concepts_than_were_built_for_name_the_command(machine: Machine) -> None:
