@@ -350,7 +350,7 @@ def test_engines_share_the_scratch_memory_of_the_greediest(machine: Machine) -> 
         sizes = [block.nbytes for block in machine.driver.memory.values()]
         assert sizes.count(50_000) == 1
         assert sizes.count(30_000) == 0
-        assert pipe._session.scratch.size == 50_000
+        assert pipe._networks._session.scratch.size == 50_000
         pipe(PROMPT, **CALL)
         assert (
             machine.driver.calls["cuStreamBeginCapture"] == 2
