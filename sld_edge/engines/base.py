@@ -137,12 +137,12 @@ class Recipe:
     #: sha256 of the graph's file and of its weight files, by their names in the bundle.
     digests: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
-    #: The same graph in 8 bits, where the bundle has it.
-    int8: Recipe | None = None
     #: The CUDA device that a pipeline's engines share, for those that run on one.
     session: CudaSession = field(default_factory=CudaSession)
     #: Why nothing better runs the graph; becomes part of the engine's description.
     notes: tuple[str, ...] = ()
+    #: The same graph in 8 bits, where the bundle has it.
+    int8: Recipe | None = None
 
     def file_for(self, backend: str) -> Path:
         """The file that suits a backend best."""

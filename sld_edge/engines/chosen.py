@@ -81,9 +81,8 @@ class ChosenEngine:
         return self._acquired().run(inputs)
 
     def trim(self) -> None:
-        """As the serving engine's; nothing before one serves."""
-        if self._serving is not None:
-            self._serving.trim()
+        """As the serving engine's."""
+        self._acquired().trim()
 
     def _acquired(self) -> Engine:
         if self._serving is None:

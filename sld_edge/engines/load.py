@@ -104,6 +104,18 @@ def _elsewhere(recipe: Recipe, backend: str, notes: tuple[str, ...]) -> Engine:
     return OnnxRuntimeEngine(recipe)
 
 
+def _built_libraries(bundle: Bundle, graph: Graph) -> tuple[LibraryName, ...]:
+    """Libraries of which the bundle's cache has engines, TensorRT-RTX last; nothing is imported to find out.
+
+    The guidance equations follow the denoiser: on a device without it they would only cost copies.
+    """
+    cache = EngineCache(bundle.cache_folder())
+    needed = [graph.file]
+    if graph.kind in _ON_HOST:
+        needed += [other.file for other in bundle.manifest.graphs if other.kind == "unet"][:1]
+    return tuple(name for name in LIBRARIES if all(cache.holds_any(name, file) for file in needed))
+
+
 def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe | None:
     """The recipe of a graph's 8-bit file; never cached, since compiled weights would not be those of the file."""
     if graph.int8 is UNSET:
@@ -117,18 +129,6 @@ def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe |
         weights=tuple(bundle.file(name) for name in graph.int8.weights),
         digests={name: bundle.manifest.files[name].sha256 for name in names},
     )
-
-
-def _built_libraries(bundle: Bundle, graph: Graph) -> tuple[LibraryName, ...]:
-    """Libraries of which the bundle's cache has engines, TensorRT-RTX last; nothing is imported to find out.
-
-    The guidance equations follow the denoiser: on a device without it they would only cost copies.
-    """
-    cache = EngineCache(bundle.cache_folder())
-    needed = [graph.file]
-    if graph.kind in _ON_HOST:
-        needed += [other.file for other in bundle.manifest.graphs if other.kind == "unet"][:1]
-    return tuple(name for name in LIBRARIES if all(cache.holds_any(name, file) for file in needed))
 
 
 def _backend(options: EngineOptions) -> str:

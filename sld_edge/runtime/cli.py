@@ -62,7 +62,7 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
               help="Make every picture without safety too and put them side by side.")  # fmt: skip
 @click.option("--keep-unsafe", is_flag=True,
               help="Also write pictures that the safety head flagged, marked 'unsafe'.")  # fmt: skip
-@click.option("--engine", help="onnxruntime, or onnxruntime:cpu, onnxruntime:openvino, …")
+@click.option("--engine", help="onnxruntime, onnxruntime:cpu, openvino, tensorrt, tensorrt-rtx, …")
 @click.option("--compute-precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
               show_default=True, help="Lowest precision arithmetic may use.")  # fmt: skip
 @click.option("--threads", default=0, help="CPU threads; 0 uses every core.")

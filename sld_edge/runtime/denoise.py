@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.base import Engine
 from sld_edge.engines.device import DeviceEngine
-from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
+from sld_edge.engines.onnxruntime.resident import ResidentEngine
 from sld_edge.runtime.call import Call
 from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.loop import Floats, HostLoop
@@ -121,11 +121,11 @@ def _on_one_device(engines: Mapping[str, Engine]) -> dict[str, DeviceEngine] | N
     return found
 
 
-def _resident(engines: Mapping[str, Engine]) -> dict[str, OnnxRuntimeEngine] | None:
+def _resident(engines: Mapping[str, Engine]) -> dict[str, ResidentEngine] | None:
     """The same engines where ONNX Runtime runs all of them on one card."""
     found = {
         name: engine
         for name, engine in engines.items()
-        if isinstance(engine, OnnxRuntimeEngine) and engine.memory == "cuda"
+        if isinstance(engine, ResidentEngine) and engine.memory == "cuda"
     }
     return found if len(found) == len(engines) else None

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.tensorrt.library import LIBRARIES
-from sld_edge.errors import BundleError, EngineError
+from sld_edge.errors import BundleError
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.denoise import Denoiser
@@ -24,7 +23,8 @@ from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory,
 from sld_edge.runtime.networks import Networks, advance_for
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
-from sld_edge.runtime.output import Pixels, output_from_pixels
+from sld_edge.runtime.output import output_from_pixels
+from sld_edge.runtime.pictures import pictures_from_latents
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.tokenize import Tokenizer
@@ -57,6 +57,8 @@ class SafePipeline:
         self._tokenizer = Tokenizer(bundle)
         self._context = self._new_context()
         self._progress: bool | None = None
+        # Device memory does not go with the objects that hold its address; nobody has to remember to close.
+        weakref.finalize(self, self._networks.release)
 
     @classmethod
     def from_pretrained(
@@ -76,8 +78,8 @@ class SafePipeline:
 
         Args:
             bundle: Folder that ``sld-export`` wrote.
-            engine: None chooses the best; ``"onnxruntime"``, ``"onnxruntime:cpu"``, or
-                :class:`~sld_edge.engines.base.EngineOptions`, which then says everything.
+            engine: None chooses the best; ``"onnxruntime"``, ``"onnxruntime:cpu"``,
+                ``"tensorrt"``, or :class:`~sld_edge.engines.base.EngineOptions`, which then says everything.
             compute_precision: Lowest precision the denoiser's and decoder's arithmetic may use.
             threads: CPU threads; 0 uses every core.
             memory: ``"low"`` loads one stage after the other and releases it again, so that the largest
@@ -231,7 +233,7 @@ class SafePipeline:
         self._networks.load_all()
         final = self._denoise(call, callback, progress)
         with self._observer.stage("pictures"):
-            pixels, flags = self._pictures(final)
+            pixels, flags = pictures_from_latents(self._networks, final)
         output = output_from_pixels(self.bundle, call, self.engines, pixels, flags)
         return output if return_dict else output.to_tuple()
 
@@ -280,9 +282,11 @@ class SafePipeline:
         return "\n".join(lines)
 
     def _new_context(self) -> ContextEncoder:
+        networks = self._networks  # and not self: a pipeline that is dropped must go at once
+
         @contextmanager
         def text() -> Iterator[Engine]:
-            with self._networks.use("text") as engines:
+            with networks.use("text") as engines:
                 yield engines["text"]
 
         return ContextEncoder(self.bundle.graph("text"), text)
@@ -318,22 +322,3 @@ class SafePipeline:
                 callback=callback,
                 step_done=step_done,
             )
-
-    def _pictures(self, latents: Floats) -> tuple[list[Pixels], list[bool] | None]:
-        """Decode and check, one image at a time: the decoder's memory is the largest of all."""
-        with self._networks.use("decode") as engines:
-            decode = engines["decode"]
-            images = [decode.run({"latents": np.ascontiguousarray(x[None])}) for x in latents]
-        pixels = [image["images"][0] for image in images]
-        if not self.bundle.manifest.safety.head:
-            return pixels, None
-        flags: list[bool] = []
-        with self._networks.use("safety") as engines:
-            for image in images:
-                verdict = engines["safety"].run(image)
-                if not np.isfinite(verdict["concept_scores"]).all():
-                    raise EngineError(
-                        "the safety head's scores are not finite, no image is returned"
-                    )
-                flags.append(bool(verdict["flags"][0]))
-        return pixels, flags

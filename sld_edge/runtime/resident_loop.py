@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.onnxruntime.resident import ResidentArray, ResidentMemory
-from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
+from sld_edge.engines.onnxruntime.resident import ResidentArray, ResidentEngine, ResidentMemory
 from sld_edge.errors import EngineError
 from sld_edge.runtime.loop import Draw, Floats, check_finite
 from sld_edge.runtime.plan import Buffer, Launch, Plan, View
@@ -30,7 +29,7 @@ class ResidentLoop:
         engines: The engine of each graph the plan names, all computing in the same memory.
     """
 
-    def __init__(self, plan: Plan, engines: Mapping[str, OnnxRuntimeEngine]) -> None:
+    def __init__(self, plan: Plan, engines: Mapping[str, ResidentEngine]) -> None:
         self._plan = plan
         self._engines = engines
         self._device = engines["unet"].memory

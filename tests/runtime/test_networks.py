@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
+from PIL import Image
 
 from sld_edge import EngineError, InvalidInput, SafePipeline
 from sld_edge.engines.base import Arrays, Engine
 from sld_edge.manifest import Graph, GraphKind
+from sld_edge.runtime.cli import main
 from sld_edge.runtime.observe import Observer
 
 #: What may be loaded together.
@@ -91,6 +94,9 @@ class SpiedEngine:
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         self._check()
         return self._engine.run(inputs)
+
+    def trim(self) -> None:
+        self._engine.trim()
 
     def _check(self) -> None:
         if self._spy.fail == f"run {self.graph.kind}":
@@ -186,3 +192,16 @@ def test_the_plan_of_a_pipeline_is_for_its_mode(tiny_bundle: Path, normal: SafeP
 def test_an_unknown_mode_is_refused(tiny_bundle: Path) -> None:
     with pytest.raises(InvalidInput, match="unknown memory mode: 'tiny'"):
         opened(tiny_bundle, Spy(), "tiny")
+
+
+def test_the_command_takes_it(tiny_bundle: Path, tmp_path: Path) -> None:
+    pictures = []
+    for memory in ("normal", "low"):
+        out = tmp_path / memory
+        done = CliRunner().invoke(main, [str(tiny_bundle), "a castle", "--steps", "2", "--seed", "1",
+                                         "--memory", memory, "--out", str(out), "-q"])  # fmt: skip
+        assert done.exit_code == 0, done.output
+        [file] = out.glob("*.png")
+        pictures.append(np.asarray(Image.open(file)))
+    assert np.array_equal(*pictures)
+    assert CliRunner().invoke(main, [str(tiny_bundle), "a", "--memory", "tiny"]).exit_code == 2

@@ -81,7 +81,9 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
 )
 @click.option("--batch", type=int, default=1, show_default=True,
               help="Pictures in one call, each with a generator of its own.")  # fmt: skip
-@click.option("--engine", default="", help="onnxruntime, onnxruntime:cpu, onnxruntime:openvino, …")
+@click.option(
+    "--engine", default="", help="onnxruntime, onnxruntime:cpu, openvino, tensorrt, tensorrt-rtx, …"
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
               show_default=True, help="Lowest arithmetic precision.")  # fmt: skip
 @click.option("--threads", type=int, default=0, help="0 uses every core.")

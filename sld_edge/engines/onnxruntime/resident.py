@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sld_edge.engines.base import Engine
 
 #: Arrays begin at multiples of this many bytes, as kernels expect of an array.
 ALIGNMENT = 256
@@ -65,3 +68,28 @@ class ResidentMemory:
 
     def _address(self, row: int) -> int:
         return int(self._value.data_ptr()) + row * self._host.shape[1]
+
+
+@runtime_checkable
+class ResidentEngine(Engine, Protocol):
+    """An engine of ONNX Runtime's whose inputs and outputs may stay where it computes."""
+
+    @property
+    def memory(self) -> str:
+        """Where: ``"cuda"`` on a card, else ``"cpu"``."""
+        ...
+
+    @property
+    def captures(self) -> bool:
+        """Whether runs with a graph's number are captured as CUDA graphs."""
+        ...
+
+    def bind_resident(
+        self,
+        inputs: Mapping[str, ResidentArray],
+        outputs: Mapping[str, ResidentArray],
+        *,
+        graph_id: int = -1,
+    ) -> Callable[[], None]:
+        """Bind arrays in that memory once; each call of the result runs the graph and returns when it is done."""
+        ...

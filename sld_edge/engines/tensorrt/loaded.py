@@ -162,7 +162,7 @@ class LoadedEngine:
     def _keep_kernels(self) -> None:
         """Store the compiled kernels where there are more than before; a failure costs time, not the run."""
         kernels = self._kernels
-        if kernels is None or not self._contexts:
+        if not hasattr(kernels, "serialize") or not self._contexts:
             return
         try:
             compiled = kernels.serialize()

@@ -35,8 +35,8 @@ def specs_from_bundle(
 ) -> tuple[EngineSpec, ...]:
     """Every engine that a bundle's graphs need.
 
-    Static shapes throughout: a profile for each pixel size and each number of branches. ``text`` is built for one
-    row, ``unet`` and ``advance`` for a size's planned batch, ``decode`` and ``safety`` for one picture.
+    Static shapes for all that is heavy: a profile for each pixel size and each number of branches. ``text`` is built
+    for one row, ``unet`` for one image and for a size's planned batch, ``decode`` and ``safety`` for one picture.
 
     Args:
         shapes: Sizes and batches; the bundle's own when empty.
@@ -92,9 +92,12 @@ def _wanted(
     for shape in shapes or bundle.manifest.shapes:
         if graph.height and (graph.height, graph.width) != (shape.height, shape.width):
             continue
-        batch = _fixed(shape.batch)
         if graph.kind == "unet":
-            result += [(f"-r{r}-b{shape.batch}", {"R": _fixed(r), "B": batch}) for r in branches]
+            result += [
+                (f"-r{r}-b{batch}", {"R": _fixed(r), "B": _fixed(batch)})
+                for batch in sorted({1, shape.batch})
+                for r in branches
+            ]
         elif graph.kind in ("decode", "safety"):
             result.append(("", {"B": _fixed(1)}))
         else:
@@ -102,7 +105,7 @@ def _wanted(
             rows = {
                 "S": _STATE_ROWS,
                 "columns": (_STATE_ROWS[0] + 2, _STATE_ROWS[1] + 2, _STATE_ROWS[2] + 2),
-                "B": batch,
+                "B": (1, shape.batch, shape.batch),
                 "C": _fixed(model.latent_channels),
                 "h": _fixed(shape.height // model.vae_scale_factor),
                 "w": _fixed(shape.width // model.vae_scale_factor),

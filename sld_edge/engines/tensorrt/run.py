@@ -149,6 +149,9 @@ class TensorRtEngine:
         hosted.call(inputs, outputs)
         return outputs
 
+    def trim(self) -> None:
+        """Nothing to do: the engines of a session share their scratch memory, and a captured graph refers to it."""
+
     def bind_device(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
     ) -> Enqueue:

@@ -46,12 +46,17 @@ CLASS_OF = {
     "kernels": "IRuntimeCache",
 }
 
+#: Asking for the call that makes an object is asking for the object's own.
+MAKERS = {
+    "runtime_config": ("engine", "create_runtime_config"),
+    "kernels": ("runtime_config", "create_runtime_cache"),
+}
+
 
 def uses_of(file: Path) -> Iterator[tuple[str, str, str, int]]:
     """Every use of the library as (object, attribute, what the same function asks for first, line).
 
-    A function asks for the attribute itself (``"it"``), for the enumeration that it belongs to (``"whole"``), or for
-    nothing.
+    A function asks for the attribute itself (``"it"``), for the class that it belongs to (``"whole"``), or for nothing.
     """
     tree = ast.parse(file.read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
@@ -68,7 +73,7 @@ def uses_of(file: Path) -> Iterator[tuple[str, str, str, int]]:
             if isinstance(node, ast.Attribute):
                 what = ast.unparse(node.value)
                 if what.split(".")[0] in {"trt", *CLASS_OF} and not node.attr.startswith("__"):
-                    whole = ("trt", what.removeprefix("trt."))
+                    whole = MAKERS.get(what, ("trt", what.removeprefix("trt.")))
                     first = (
                         "it" if (what, node.attr) in asked else "whole" if whole in asked else ""
                     )
@@ -78,8 +83,11 @@ def uses_of(file: Path) -> Iterator[tuple[str, str, str, int]]:
 def is_offered(surface: dict[str, Any], what: str, attribute: str) -> bool:
     if what == "trt":
         return attribute in surface["names"]
-    name = what.removeprefix("trt.") if what.startswith("trt.") else CLASS_OF[what]
-    return attribute in surface["classes"].get(name, ())
+    return attribute in surface["classes"].get(class_of(what), ())
+
+
+def class_of(what: str) -> str:
+    return what.removeprefix("trt.") if what.startswith("trt.") else CLASS_OF.get(what, what)
 
 
 def every_use() -> list[tuple[str, str, str, str]]:
@@ -116,7 +124,7 @@ def test_every_call_is_offered_or_asked_for_first(release: str) -> None:
         for what, attribute, asked, where in every_use()
         if not is_offered(SURFACES[release], what, attribute)
         and asked != "it"
-        and not (asked and what.removeprefix("trt.") not in SURFACES[release]["names"])
+        and not (asked and class_of(what) not in SURFACES[release]["classes"])
     ]
     assert missing == []
 
