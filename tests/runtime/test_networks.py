@@ -95,9 +95,6 @@ class SpiedEngine:
         self._check()
         return self._engine.run(inputs)
 
-    def trim(self) -> None:
-        self._engine.trim()
-
     def _check(self) -> None:
         if self._spy.fail == f"run {self.graph.kind}":
             raise EngineError("told to fail")

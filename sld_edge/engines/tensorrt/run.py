@@ -126,9 +126,6 @@ class TensorRtEngine:
         given = (dict(inputs), dict(outputs))
         return lambda: hosted.call(*given)
 
-    def trim(self) -> None:
-        """Nothing to do: all engines of a pipeline share one block of scratch memory, which stays in place."""
-
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once on host arrays; outputs are new arrays.
 
