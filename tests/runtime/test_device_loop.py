@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sld_edge import Generator, SafePipeline
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import EngineOptions
+from sld_edge.engines.base import Arrays, EngineOptions, check_arrays, empty_outputs
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.device import DeviceEngine
 from sld_edge.engines.load import load
 from sld_edge.errors import EngineError
+from sld_edge.manifest import Graph
 from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.loop_cache import LoopCache
 from sld_edge.runtime.noise import randn_for
@@ -373,18 +374,31 @@ def test_a_context_of_another_shape_is_refused(card: Card, pipe: SafePipeline) -
             device_loop(loop, run)
 
 
+class Zeros:
+    """A network that costs nothing, where only what is held matters."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        outputs = empty_outputs(self.graph, check_arrays(inputs, self.graph.inputs, "inputs"))
+        return {name: np.zeros_like(array) for name, array in outputs.items()}
+
+
 @pytest.mark.slow
 def test_a_thousand_runs_do_not_grow(card: Card, pipe: SafePipeline) -> None:
     runs: list[Any] = [
-        run_of(pipe, "ddim", CONFIGS[preset], 1, steps=1 + index)
-        for index, preset in enumerate(("off", "weak", "max"))
+        run_of(pipe, "ddim", CONFIGS[preset], 1, steps=steps)
+        for preset, steps in (("off", 1), ("max", 1), ("max", 2))
     ]
+    for graph in card.bundle.manifest.graphs:
+        card.trt.runners[graph.file] = Zeros(graph)  # type: ignore[assignment]  # all that is called
     cache = LoopCache()
     engines = card.engines(runs[0], card.session())
     card.stack.callback(cache.close)
     seen = []
     for number in range(1000):
-        using(cache, engines, runs[number // 4 % 3])
+        using(cache, engines, runs[number // 10 % 3])
         seen.append((card.driver.used(), sum(card.driver.live().values()), card.trt.contexts))
-    assert max(seen[12:]) == max(seen[500:])
-    assert set(seen[12:24]) == set(seen[-12:])
+    assert max(seen[30:60]) == max(seen[-60:])
+    assert set(seen[30:60]) == set(seen[-60:])
