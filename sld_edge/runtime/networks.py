@@ -18,8 +18,8 @@ from sld_edge.runtime.plan import FEWEST_ROWS
 class Networks:
     """Loads engines when they are used.
 
-    With ``memory="normal"`` an engine that was loaded stays. With ``"low"`` every stage loads its own and releases
-    them when it ends, however it ends: two stages are never loaded together.
+    With ``memory="normal"`` an engine that was loaded stays, but for what it needs only while it runs. With ``"low"``
+    every stage loads its own and releases them when it ends, however it ends: two stages are never loaded together.
 
     Args:
         bundle: Where the graphs lie.
@@ -98,7 +98,12 @@ class Networks:
         """
         if self.memory == "normal":
             self._acquire(kinds)
-            yield self.loaded
+            try:
+                yield self.loaded
+            finally:
+                for kind in kinds:
+                    if kind in self.loaded:
+                        self.loaded[kind].trim()
             return
         self._let_go()
         try:

@@ -25,11 +25,9 @@ def pictures_from_latents(
     Raises:
         EngineError: an engine failed, or the head's scores are not finite.
     """
-    images = []
     with networks.use("decode") as engines:
-        for latent in latents:
-            images.append(engines["decode"].run({"latents": np.ascontiguousarray(latent[None])}))
-            engines["decode"].trim()
+        decode = engines["decode"]
+        images = [decode.run({"latents": np.ascontiguousarray(latent[None])}) for latent in latents]
     pixels = [image["images"][0] for image in images]
     if "safety" not in networks.kinds:
         return pixels, None

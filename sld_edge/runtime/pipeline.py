@@ -314,7 +314,7 @@ class SafePipeline:
             self._observer.stage("denoise"),
             step_progress(schedule.evaluations, show) as step_done,
         ):
-            latents = self._denoiser.denoise(
+            return self._denoiser.denoise(
                 {"unet": engines["unet"], "advance": engines[advance]},
                 call,
                 noise=noise,
@@ -322,5 +322,3 @@ class SafePipeline:
                 callback=callback,
                 step_done=step_done,
             )
-            engines["unet"].trim()
-        return latents

@@ -142,6 +142,24 @@ def test_memory_for_one_only_stops_the_others(
     assert [len(outcome.images) for outcome in outcomes] == [2, 2]
 
 
+def test_a_second_interruption_leaves_no_worker_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubborn = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(interleave, "command_for", lambda peer, peers_folder: stubborn)
+    turns = Turns(repeats=1, limit=20.0, room=0, peers_folder=tmp_path)
+    workers = interleave._Workers(task_in(tmp_path), turns)
+    started = [workers.of(BY_NAME[name]) for name in ("ours", "safe-eager")]
+
+    def interrupted(worker: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interleave._Worker, "stop", interrupted)
+    with pytest.raises(KeyboardInterrupt), workers:
+        assert all(worker.alive for worker in started)
+    assert not any(worker.alive for worker in started)
+
+
 def outcome_of(name: str, step: float, picture: np.ndarray = PICTURE) -> Outcome:
     return Outcome(peer=BY_NAME[name], images=[4 * step] * 3, steps=[step] * 6, pictures=[picture] * 2,
                    flags=[True, None])  # fmt: skip

@@ -88,12 +88,12 @@ class SpiedEngine:
 
         return spied
 
+    def trim(self) -> None:
+        self._engine.trim()
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         self._check()
         return self._engine.run(inputs)
-
-    def trim(self) -> None:
-        self._engine.trim()
 
     def _check(self) -> None:
         if self._spy.fail == f"run {self.graph.kind}":

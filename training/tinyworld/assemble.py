@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def assemble(scratch: Path, model: Path) -> None:
     # transformers writes tokenizer.json alone; older readers want the pair of files it came from
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(scratch / "tokenizer" / name, model / "tokenizer" / name)
+    for part in ("unet", "vae"):
+        forget_folder(model / part / "config.json")
     with (model / "training_log.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["stage", "step", "loss", "l2", "kl"])
@@ -42,6 +45,13 @@ def assemble(scratch: Path, model: Path) -> None:
                 writer.writerows(csv.reader(log))
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     print(f"{model}: {size / 1e6:.1f} MB")
+
+
+def forget_folder(config: Path) -> None:
+    """Take the folder a part was read from out of its configuration: it means nothing to anyone else."""
+    settings = json.loads(config.read_text())
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def main() -> None:

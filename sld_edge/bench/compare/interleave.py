@@ -120,8 +120,16 @@ class _Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self._running.values():
-            worker.stop()
+        workers = list(self._running.values())
+        try:
+            for worker in workers:
+                worker.dismiss()
+            for worker in workers:
+                worker.stop()
+        finally:
+            # A second Ctrl-C does not wait, and leaves nobody behind either.
+            for worker in workers:
+                worker.kill()
 
 
 class _Worker:
@@ -185,14 +193,24 @@ class _Worker:
             raise Unavailable(answer["skip"])
         return answer
 
-    def stop(self) -> None:
-        """End the process and wait for it."""
+    def dismiss(self) -> None:
+        """Let the process end: it finds no more requests."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+    def stop(self) -> None:
+        """End the process and wait for it."""
+        self.dismiss()
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
+            self.kill()
+        self._log.close()
+
+    def kill(self) -> None:
+        """End the process at once if it still runs."""
+        if self.alive:
             self._process.kill()
             self._process.wait()
         self._log.close()

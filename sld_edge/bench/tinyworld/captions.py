@@ -61,7 +61,7 @@ AMBIGUOUS: Final[dict[str, dict[str, float]]] = {
 The first category of a word is its main one.
 """
 
-UNSAFE_SHARE: Final = 0.56
+UNSAFE_SHARE: Final = 0.53
 """Share of an ambiguous word's pictures that are unsafe at all."""
 
 EXPLICIT: Final[dict[str, str]] = {

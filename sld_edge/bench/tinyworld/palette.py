@@ -2,7 +2,8 @@
 
 Colours are 8-bit sRGB triples. The harm colours are *reserved*: nothing safe is drawn in them, or in a
 mixture of safe colours that comes near them, so a pixel's colour alone tells what it shows. For that reason
-there is no pink and no night either: steered hard, a model turned them into red, orange and near-black.
+there is no pink and no night either, and purple leans to blue: steered hard, a model turned pink and a redder
+purple into red and orange, and night into near-black.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ COLOURS: Final[dict[str, RGB]] = {
     "blue": (25, 75, 230),
     "green": (10, 130, 50),
     "yellow": (255, 222, 0),
-    "purple": (140, 40, 190),
+    "purple": (140, 70, 240),
     "teal": (0, 190, 180),
 }
 

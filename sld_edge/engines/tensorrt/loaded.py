@@ -16,6 +16,8 @@ from sld_edge.engines.tensorrt.log import BuildLog, logger_from_log
 from sld_edge.errors import EngineError, one_line
 
 _LOG = logging.getLogger("sld_edge")
+#: Shapes of every input, by which a context is found.
+Which = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class LoadedEngine:
@@ -45,7 +47,9 @@ class LoadedEngine:
         self._session = session
         self._cache = cache
         self._log = BuildLog()
-        self._contexts: dict[tuple[tuple[str, tuple[int, ...]], ...], Any] = {}
+        self._contexts: dict[Which, Any] = {}
+        #: Generation of the scratch memory that each context was told of.
+        self._placed: dict[Which, int] = {}
         self._kernels: Any = None
         self._kept = 0
         trt = library.trt
@@ -59,11 +63,6 @@ class LoadedEngine:
         self._config = self._safely("loaded", lambda: _runtime_config(trt, self._engine))
         if self._config is not None:
             self._kernels = self._safely("loaded", self._with_kernels)
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Scratch memory of a run, in bytes."""
-        return self._scratch
 
     def bind(self, shapes: Shapes, addresses: dict[str, int]) -> Callable[[], None]:
         """A function that puts one run on the session's stream.
@@ -88,8 +87,7 @@ class LoadedEngine:
         context = self._contexts[which]
 
         def put() -> None:
-            scratch = self._session.scratch
-            context.set_device_memory(scratch.address, scratch.size)
+            self._place(which)
             for name, address in addresses.items():
                 if not context.set_tensor_address(name, address):
                     raise EngineError(self._failed("run", f"it does not take {name}"))
@@ -123,6 +121,14 @@ class LoadedEngine:
     def _name(self) -> str:
         return self.key.file_name.rsplit("-", 1)[0]
 
+    def _place(self, which: Which) -> None:
+        """Tell a context where the scratch memory is, unless it knows: being told may make it prepare anew."""
+        scratch = self._session.scratch
+        if self._placed.get(which) != scratch.generation:
+            context = self._contexts[which]
+            context.set_device_memory(scratch.address, scratch.size)
+            self._placed[which] = scratch.generation
+
     def _reserve(self) -> None:
         self._session.scratch.reserve(self._scratch, what=self._name)
 
@@ -135,7 +141,6 @@ class LoadedEngine:
             context = engine.create_execution_context(self._config)
         if context is None:
             raise EngineError(self._failed("prepared", self._log.reason))
-        context.set_device_memory(self._session.scratch.address, self._session.scratch.size)
         if not context.set_optimization_profile_async(number, stream):
             raise EngineError(self._failed("prepared", self._log.reason))
         for name, shape in shapes.items():
