@@ -55,7 +55,7 @@ class ExportError(SldError):
 class CalibrationError(SldError):
     """A graph in 8 bits does not do what the full one does, or its safety would be weaker; nothing was written."""
 
-    exit_code = 6
+    exit_code = 11
 
 
 class EngineError(SldError):

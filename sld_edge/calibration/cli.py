@@ -25,8 +25,8 @@ Examples:
 \b
 The UNet's convolutions and linear layers get 8-bit weights and compute in 8 bits on CPUs, with OpenVINO. Needs no
 PyTorch; on two cores a bundle of Stable Diffusion 1.5's size takes most of an hour.
-Exit status: 0 done, 2 wrong input, 4 bundle damaged, 6 safety would be weaker in 8 bits (nothing is written),
-7 engine failed, 8 package missing, 9 cannot write, 130 interrupted.
+Exit status: 0 done, 2 wrong input, 4 bundle damaged, 7 engine failed, 8 package missing, 9 cannot write,
+11 safety would be weaker in 8 bits (nothing is written), 130 interrupted.
 """
 
 

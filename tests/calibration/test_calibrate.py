@@ -104,7 +104,7 @@ def test_a_planted_bad_range_is_refused_by_name_and_leaves_nothing(
     )
     with pytest.raises(CalibrationError, match=r"safety would not act .*direction_cosine") as error:
         calibrate_bundle(config)
-    assert error.value.exit_code == 6
+    assert error.value.exit_code == 11
     assert list(tmp_path.iterdir()) == []
 
 
