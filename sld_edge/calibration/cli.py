@@ -72,8 +72,10 @@ def main(as_json: bool, quiet: bool, **options: Any) -> None:
         click.echo(json.dumps(report))
         return
     for file, int8 in graphs.items():
-        say(f"{file}: {len(int8.layers)} layers in 8 bits; not the convolutions of "
-            f"{', '.join(int8.kept) or 'no block'}", quiet=quiet)  # fmt: skip
+        kept = (
+            f"all but the convolutions of {', '.join(int8.kept)}" if int8.kept else "in all blocks"
+        )
+        say(f"{file}: {len(int8.layers)} layers in 8 bits, {kept}", quiet=quiet)
         for proof in int8.proofs:
             word = "at least" if proof.at_least else "at most"
             say(f"  {proof.name:<20} {proof.worst:8.3f}   {word} {proof.limit:g}", quiet=quiet)
