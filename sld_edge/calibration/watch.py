@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.base import Arrays, Engine, dtype_of
 from sld_edge.manifest import Graph, GraphKind
-from sld_edge.runtime.observe import Observer
+from sld_edge.runtime.observe import Observer, WrappedEngine
 
 #: Told the inputs and outputs of a call that just ended; the arrays are overwritten by later calls.
 Seen = Callable[[Arrays, Arrays], None]
 
 
-class WatchedEngine:
+class WatchedEngine(WrappedEngine):
     """An engine that stands for ``graph`` in a pipeline and reports its calls.
 
     Args:
@@ -27,7 +26,7 @@ class WatchedEngine:
     """
 
     def __init__(self, engine: Engine, graph: Graph, seen: Seen) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._graph = graph
         self._seen = seen
 
@@ -35,27 +34,6 @@ class WatchedEngine:
     def graph(self) -> Graph:
         """The graph the pipeline knows."""
         return self._graph
-
-    @property
-    def description(self) -> str:
-        """What runs it and why."""
-        return self._engine.description
-
-    def __enter__(self) -> WatchedEngine:
-        self._engine.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._engine.__exit__(kind, error, trace)
-
-    def trim(self) -> None:
-        """Give back memory."""
-        self._engine.trim()
 
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any
 
-from sld_edge.engines.base import Engine
+from numpy.typing import NDArray
+
+from sld_edge.engines.base import Arrays, Engine
+from sld_edge.manifest import Graph
 
 
 class Observer:
@@ -18,6 +24,49 @@ class Observer:
     def engine(self, engine: Engine) -> Engine:
         """Given every engine before it is acquired; returns the one to use in its place."""
         return engine
+
+
+class WrappedEngine:
+    """An engine that passes everything on. What watches one derives from it and overrides what it wants to see."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def graph(self) -> Graph:
+        """The graph the engine runs."""
+        return self._engine.graph
+
+    @property
+    def description(self) -> str:
+        """What runs it and why."""
+        return self._engine.description
+
+    def __enter__(self) -> Engine:
+        self._engine.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._engine.__exit__(kind, error, trace)
+
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
+    ) -> Callable[[], None]:
+        """As the engine's."""
+        return self._engine.bind(inputs, outputs, constant=constant)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """As the engine's."""
+        return self._engine.run(inputs)
+
+    def trim(self) -> None:
+        """As the engine's."""
+        self._engine.trim()
 
 
 _NOTHING = nullcontext()

@@ -15,9 +15,9 @@ from PIL import Image
 
 from sld_edge import EngineError, InvalidInput, SafePipeline
 from sld_edge.engines.base import Arrays, Engine
-from sld_edge.manifest import Graph, GraphKind
+from sld_edge.manifest import GraphKind
 from sld_edge.runtime.cli import main
-from sld_edge.runtime.observe import Observer
+from sld_edge.runtime.observe import Observer, WrappedEngine
 
 #: What may be loaded together.
 STAGES: list[set[GraphKind]] = [
@@ -48,17 +48,10 @@ class Spy(Observer):
         return SpiedEngine(engine, self)
 
 
-class SpiedEngine:
+class SpiedEngine(WrappedEngine):
     def __init__(self, engine: Engine, spy: Spy) -> None:
-        self._engine, self._spy = engine, spy
-
-    @property
-    def graph(self) -> Graph:
-        return self._engine.graph
-
-    @property
-    def description(self) -> str:
-        return self._engine.description
+        super().__init__(engine)
+        self._spy = spy
 
     def __enter__(self) -> SpiedEngine:
         if self._spy.fail == f"load {self.graph.kind}":
@@ -87,9 +80,6 @@ class SpiedEngine:
             call()
 
         return spied
-
-    def trim(self) -> None:
-        self._engine.trim()
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         self._check()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,8 +19,7 @@ from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.device import DeviceEngine, Enqueue
 from sld_edge.engines.onnxruntime.resident import ResidentArray, ResidentEngine
-from sld_edge.manifest import Graph
-from sld_edge.runtime.observe import Observer
+from sld_edge.runtime.observe import Observer, WrappedEngine
 
 #: Stages of an image that sum up to its time, in running order, and what they are.
 STAGES: dict[str, str] = {
@@ -89,23 +87,13 @@ class StageClock(Observer):
         return spans
 
 
-class TimedEngine:
+class TimedEngine(WrappedEngine):
     """An engine whose calls leave a span; everything else is passed on."""
 
     def __init__(self, engine: Engine, spans: list[Span]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._spans = spans
         self._name = f"graph:{engine.graph.kind.removesuffix('_many')}"
-
-    @property
-    def graph(self) -> Graph:
-        """The graph the engine runs."""
-        return self._engine.graph
-
-    @property
-    def description(self) -> str:
-        """What runs it and why."""
-        return self._engine.description
 
     def __enter__(self) -> Engine:
         self._engine = self._engine.__enter__()
@@ -115,31 +103,11 @@ class TimedEngine:
             return TimedDeviceEngine(self._engine, self._spans)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._engine.__exit__(kind, error, trace)
-
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
     ) -> Callable[[], None]:
         """As the engine's, with every call timed."""
-        call = self._engine.bind(inputs, outputs, constant=constant)
-        name, append, clock = self._name, self._spans.append, time.perf_counter
-
-        def timed() -> None:
-            start = clock()
-            call()
-            append(Span(name, start, clock()))
-
-        return timed
-
-    def trim(self) -> None:
-        """As the engine's; part of the run that it follows, so it has no span of its own."""
-        self._engine.trim()
+        return self._timed(self._engine.bind(inputs, outputs, constant=constant))
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """As the engine's, timed."""
@@ -148,6 +116,16 @@ class TimedEngine:
             return self._engine.run(inputs)
         finally:
             self._spans.append(Span(self._name, start, time.perf_counter()))
+
+    def _timed(self, call: Callable[[], None]) -> Callable[[], None]:
+        name, append, clock = self._name, self._spans.append, time.perf_counter
+
+        def timed() -> None:
+            start = clock()
+            call()
+            append(Span(name, start, clock()))
+
+        return timed
 
 
 class TimedResidentEngine(TimedEngine):
@@ -175,15 +153,7 @@ class TimedResidentEngine(TimedEngine):
         graph_id: int = -1,
     ) -> Callable[[], None]:
         """As the engine's, with every call timed."""
-        call = self._resident.bind_resident(inputs, outputs, graph_id=graph_id)
-        name, append, clock = self._name, self._spans.append, time.perf_counter
-
-        def timed() -> None:
-            start = clock()
-            call()
-            append(Span(name, start, clock()))
-
-        return timed
+        return self._timed(self._resident.bind_resident(inputs, outputs, graph_id=graph_id))
 
 
 class TimedDeviceEngine(TimedEngine):
