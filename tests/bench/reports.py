@@ -52,8 +52,8 @@ def made_report(
         )
     start: dict[str, Any] = {"interpreter": 0.1, "imported": 0.3, "verified": 0.5, "loaded": 1.5}
     cold = [
-        ColdStart(kind=kind, **start, first_step=last, first_image=last + 1, peak_bytes=400 << 20,
-                  peak_bytes_loading=350 << 20, loaded_bytes={"anonymous": 1, "file": 2})
+        ColdStart(kind=kind, **start, to_first_step=last, first_step=last + 2, first_image=last + 3,
+                  peak_bytes=400 << 20, peak_bytes_loading=350 << 20, loaded_bytes={"anonymous": 1, "file": 2})
         for kind, last in (("first", 4.0), ("second", 2.0), ("first", 4.4), ("second", 2.2))
     ]  # fmt: skip
     import msgspec

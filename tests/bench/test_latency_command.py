@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sld_edge.bench.latency import command
+from sld_edge.bench.latency.report import MOMENTS
 from sld_edge.errors import ImageFileError, InvalidInput
 
 pytestmark = pytest.mark.slow
@@ -47,8 +48,7 @@ def test_measures_writes_and_gates(
             assert entry["stages"]["text"] > 0
     assert [start["kind"] for start in first["cold"]] == ["first", "second"]
     for start in first["cold"]:
-        times = [start[name] for name in ("interpreter", "imported", "verified", "loaded", "first_step",
-                                          "first_image")]  # fmt: skip
+        times = [start[name] for name in MOMENTS]
         assert times == sorted(times)
     assert len(report["targets"]) == 2 * 2 + 2
     rows = list(csv.DictReader(io.StringIO(files["csv"].read_text())))

@@ -21,7 +21,13 @@ from sld_edge.bench.latency.clock import (
 )
 from sld_edge.bench.latency.files import csv_from_report, json_from_report
 from sld_edge.bench.latency.numbers import start_ratio, statistics_of, targets_of
-from sld_edge.bench.latency.report import Report, compare_reports, read_report, report_from_json
+from sld_edge.bench.latency.report import (
+    VERSION,
+    Report,
+    compare_reports,
+    read_report,
+    report_from_json,
+)
 from sld_edge.bench.latency.table import print_report, seconds
 from sld_edge.errors import InvalidInput
 from tests.bench.reports import made_report
@@ -112,7 +118,7 @@ def test_json_says_what_it_is_and_comes_back() -> None:
     report = made_report()
     data = json_from_report(report)
     tree = json.loads(data)
-    assert (tree["format"], tree["version"]) == ("sld-edge-latency", 1)
+    assert (tree["format"], tree["version"]) == ("sld-edge-latency", VERSION)
     assert set(tree) == {"format", "version", "created", "command", "bundle", "machine", "activity",
                          "cases", "warnings", "targets"}  # fmt: skip
     statistics = tree["cases"][0]["statistics"]
@@ -140,8 +146,8 @@ def test_wrong_baselines(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_baseline_of_another_version_is_refused() -> None:
-    newer = msgspec.structs.replace(made_report(), version=2)
-    with pytest.raises(InvalidInput, match="version 1"):
+    newer = msgspec.structs.replace(made_report(), version=VERSION + 1)
+    with pytest.raises(InvalidInput, match=f"version {VERSION}"):
         report_from_json(json_from_report(newer), path="x")
 
 
@@ -178,11 +184,14 @@ def test_gate_refuses_what_cannot_be_compared() -> None:
 
 def test_second_start_over_first() -> None:
     cold = made_report().cases[0].cold
-    ratio = start_ratio(cold)
+    ratio = start_ratio(cold, "to_first_step")
     assert ratio is not None
     assert ratio.value == pytest.approx(2.1 / 4.2)
     assert 2.0 / 4.4 <= ratio.low <= ratio.value <= ratio.high <= 2.2 / 4.0
-    assert start_ratio(cold[:1]) is None
+    done = start_ratio(cold, "first_step")
+    assert done is not None
+    assert done.value == pytest.approx(4.1 / 6.2)
+    assert start_ratio(cold[:1], "first_step") is None
 
 
 def promised(report: Report) -> dict[str, tuple[float, str]]:

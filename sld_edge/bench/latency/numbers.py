@@ -14,6 +14,10 @@ from sld_edge.bench.latency.report import STEP_SERIES, CaseReport, ColdStart, Re
 from sld_edge.bench.stats import Interval, median_interval, noise_of, ratio_interval, summarize
 from sld_edge.bench.targets import Target
 
+#: Where a second start is held against a first one. The promise is about the first of these: what follows it is the
+#: step's own arithmetic, which no start can spare.
+STARTED = ("to_first_step", "first_step")
+
 
 def statistics_of(case: CaseReport) -> dict[str, Any]:
     """The numbers people ask for, from a case's runs; seconds unless the name says otherwise."""
@@ -35,15 +39,19 @@ def statistics_of(case: CaseReport) -> dict[str, Any]:
     for name in STEP_SERIES[1:]:
         if values := case.series(name):
             found[name] = asdict(summarize(values))
-    if ratio := start_ratio(case.cold):
-        found["second_start_over_first"] = asdict(ratio)
+    found["second_start_over_first"] = {
+        moment: asdict(ratio)
+        for moment in STARTED
+        if (ratio := start_ratio(case.cold, moment)) is not None
+    }
     return found
 
 
-def start_ratio(starts: Sequence[ColdStart]) -> Interval | None:
-    """Second start over first start, to the first step; None without both."""
+def start_ratio(starts: Sequence[ColdStart], moment: str) -> Interval | None:
+    """Second start over first start, to one of :data:`MOMENTS`; None without both."""
     first, second = (
-        [start.first_step for start in starts if start.kind == kind] for kind in ("first", "second")
+        [getattr(start, moment) for start in starts if start.kind == kind]
+        for kind in ("first", "second")
     )
     return ratio_interval(second, first) if first and second else None
 
@@ -76,7 +84,7 @@ def targets_of(report: Report) -> list[Target]:
             continue
         found.append(
             Target(case=case.name, name="second start to first step, of the first start's", limit=0.4,
-                   at_least=False, unit="%", measured=start_ratio(case.cold),
+                   at_least=False, unit="%", measured=start_ratio(case.cold, STARTED[0]),
                    why="no further start was made")
         )  # fmt: skip
         if (weights := report.bundle["weight_bytes"]) and report.bundle["precision"] == "fp32":

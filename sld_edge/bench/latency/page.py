@@ -15,7 +15,7 @@ from sld_edge.bench.latency.plots import (
     stage_plot,
     sweep_plots,
 )
-from sld_edge.bench.latency.report import Report
+from sld_edge.bench.latency.report import MOMENTS, Report
 from sld_edge.bench.latency.table import RATES, gib, rate_cells, seconds, share_cells
 from sld_edge.bench.targets import rows_of
 
@@ -95,16 +95,15 @@ def _stage_table(report: Report) -> str:
 
 
 def _cold_table(report: Report) -> str:
-    names = ("interpreter", "imported", "verified", "loaded", "first_step", "first_image")
     rows = [
-        [case.name, start.kind, *(seconds(getattr(start, name)) for name in names),
+        [case.name, start.kind, *(seconds(getattr(start, name)) for name in MOMENTS),
          gib(start.peak_bytes)]
         for case in report.cases
         for start in case.cold
     ]  # fmt: skip
     if not rows:
         return ""
-    head = ("case", "start", *(name.replace("_", " ") for name in names), "peak memory")
+    head = ("case", "start", *(name.replace("_", " ") for name in MOMENTS), "peak memory")
     return f"<h2>Cold starts, since the process was started</h2>{html.table(head, rows)}"
 
 

@@ -17,13 +17,28 @@ from sld_edge.bench.stats import noise_of, summarize
 from sld_edge.errors import InvalidInput
 
 FORMAT = "sld-edge-latency"
-VERSION = 1
+VERSION = 2
 #: The series of :meth:`CaseReport.series` that have a sample a step, or a mean of a run's steps.
 STEP_SERIES = ("step", "unet_step", "advance_step", "host_step")
 
 
+#: The moments of a cold start, in their order.
+MOMENTS = (
+    "interpreter",
+    "imported",
+    "verified",
+    "loaded",
+    "to_first_step",
+    "first_step",
+    "first_image",
+)
+
+
 class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
-    """One fresh process, in seconds since it was started; bytes at its peak."""
+    """One fresh process, in seconds since it was started; bytes at its peak.
+
+    ``to_first_step`` is when the network is about to compute the first step, ``first_step`` when that step is done.
+    """
 
     #: ``"first"`` with an empty cache folder, ``"second"`` with what the first left there.
     kind: str
@@ -31,6 +46,7 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
     imported: float
     verified: float
     loaded: float
+    to_first_step: float
     first_step: float
     first_image: float
     peak_bytes: int

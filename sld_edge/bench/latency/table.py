@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sld_edge.bench.latency.clock import OUTSIDE, STAGES, Run
 from sld_edge.bench.latency.numbers import engine_lines, statistics_of, targets_of
-from sld_edge.bench.latency.report import CaseReport, Report
+from sld_edge.bench.latency.report import MOMENTS, CaseReport, Report
 from sld_edge.bench.stats import median_interval
 from sld_edge.bench.targets import Target, rows_of
 
@@ -182,12 +182,11 @@ def share_cells(case: CaseReport) -> list[str]:
 
 
 def _cold_table(cases: Sequence[CaseReport]) -> Table:
-    names = ("interpreter", "imported", "verified", "loaded", "first_step", "first_image")
-    titles = [name.replace("_", " ") for name in names]
+    titles = [name.replace("_", " ") for name in MOMENTS]
     title = "cold starts, seconds since the process was started"
     table = _table(title, "case", "start", *titles, "peak memory")
     for case in cases:
         for start in case.cold:
-            times = (f"{getattr(start, name):.2f}" for name in names)
+            times = (f"{getattr(start, name):.2f}" for name in MOMENTS)
             table.add_row(case.name, start.kind, *times, gib(start.peak_bytes))
     return table
