@@ -86,8 +86,9 @@ class Proof(_Data, frozen=True):
 class Int8(_Data, frozen=True):
     """A graph with products in 8 bits, and what showed that safety acts in it as in full precision.
 
-    ``layers`` are in 8 bits; ``kept`` are blocks whose convolutions stayed in higher precision, because their
-    rounding would have disturbed too much, with the noise power each would have added to the safety direction.
+    ``layers`` are in 8 bits; ``kept`` are blocks whose convolutions or attention products stayed in higher precision,
+    because their rounding would have disturbed too much, with the noise power each would have added to the safety
+    direction.
     """
 
     file: str
@@ -101,6 +102,8 @@ class Int8(_Data, frozen=True):
     proofs: tuple[Proof, ...]
     created: str
     tools: dict[str, str]
+    #: Neighbours in a row of a linear layer's activation that share one scale, found while it runs.
+    group: int = 32
 
 
 class Graph(_Data, frozen=True):

@@ -20,6 +20,7 @@ from sld_edge.calibration.proof import proofs_from
 from sld_edge.calibration.ranges import Range
 from sld_edge.calibration.rewrite import quantise
 from sld_edge.calibration.sensitivity import blocks_to_keep
+from sld_edge.calibration.sites import group_of, sites_of
 from sld_edge.calibration.trajectories import HELD_OUT, presets_within, prompts_from, trajectories
 from sld_edge.engines.base import EngineOptions
 from sld_edge.errors import CalibrationError, InvalidInput, MissingDependency
@@ -126,8 +127,8 @@ def _calibrated(
             calibrated_on = runs.evaluations
             kept = blocks_to_keep(runs.noise(ranges, samples), config.noise_budget)
             with stage(f"quantise {graph.height}x{graph.width}"):
-                file, layers = _write(bundle, graph, ranges, kept, weights)
-            figures = runs.compare(file, unseen)
+                file, layers, group = _write(bundle, graph, ranges, kept, weights)
+            figures = runs.compare(file, group, unseen)
             proofs = proofs_from(figures)
             failed = [proof for proof in proofs if not proof.holds]
             if failed:
@@ -148,6 +149,7 @@ def _calibrated(
                 proofs=proofs,
                 created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 tools={"sld-edge": __version__, **{tool: version(tool) for tool in _TOOLS}},
+                group=group,
             )
             graphs.append(msgspec.structs.replace(graph, int8=int8))
     return tuple(graphs)
@@ -159,16 +161,17 @@ def _write(
     ranges: dict[str, Range],
     kept: dict[str, float],
     weights: WeightFile,
-) -> tuple[Path, list[str]]:
+) -> tuple[Path, list[str], int]:
     import onnx_ir
 
     model = load_model(bundle.file(graph.file))
+    group = group_of(sites_of(model.graph))
     layers = quantise(model, ranges, keep=kept)
     full = bundle.file(graph.file)
     file = full.with_name(f"{full.stem}-int8.onnx")
     weights.move_from(model)
     onnx_ir.save(model, file)
-    return file, layers
+    return file, layers, group
 
 
 def _finish(bundle: Bundle, graphs: tuple[Graph, ...], stage: Stage) -> None:

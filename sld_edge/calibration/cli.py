@@ -23,8 +23,8 @@ Examples:
   sld-generate bundle-int8 "a castle by a lake" --compute-precision int8
 
 \b
-The UNet's convolutions and linear layers get 8-bit weights and compute in 8 bits on CPUs, with OpenVINO. Needs no
-PyTorch; on two cores a bundle of Stable Diffusion 1.5's size takes most of an hour.
+The UNet's convolutions, linear layers and self-attention compute in 8 bits on CPUs, with OpenVINO. Needs no PyTorch;
+on two cores a bundle of Stable Diffusion 1.5's size takes most of an hour.
 Exit status: 0 done, 2 wrong input, 4 bundle damaged, 7 engine failed, 8 package missing, 9 cannot write,
 11 safety would be weaker in 8 bits (nothing is written), 130 interrupted.
 """
@@ -72,9 +72,7 @@ def main(as_json: bool, quiet: bool, **options: Any) -> None:
         click.echo(json.dumps(report))
         return
     for file, int8 in graphs.items():
-        kept = (
-            f"all but the convolutions of {', '.join(int8.kept)}" if int8.kept else "in all blocks"
-        )
+        kept = f"all but {', '.join(int8.kept)}" if int8.kept else "in all blocks"
         say(f"{file}: {len(int8.layers)} layers in 8 bits, {kept}", quiet=quiet)
         for proof in int8.proofs:
             word = "at least" if proof.at_least else "at most"

@@ -19,7 +19,6 @@ from sld_edge.calibration.proof import PictureComparison, psnr, worst_figures
 from sld_edge.calibration.ranges import Range, observe
 from sld_edge.calibration.rewrite import SWITCHES, add_switches
 from sld_edge.calibration.sensitivity import measure
-from sld_edge.calibration.sites import sites_of
 from sld_edge.calibration.trajectories import Trajectory
 from sld_edge.calibration.watch import Seen, Watch, WatchedEngine
 from sld_edge.engines.base import Arrays, Engine, EngineOptions, Recipe
@@ -63,7 +62,7 @@ class UnetRuns:
             Ranges by activation, and the inputs of a few evaluations spread over pictures and schedule.
         """
         model = load_model(self._bundle.file(self._graph.file))
-        recorder = observe(model, list(sites_of(model.graph)))
+        recorder = observe(model)
         file = self._draft("observed", model)
         extended = msgspec.structs.replace(self._graph, outputs=tensors_of(model.graph.outputs))
         wanted = _spread(len(pictures) * self._config.steps, self._config.samples)
@@ -86,6 +85,11 @@ class UnetRuns:
         self, ranges: dict[str, Range], samples: Sequence[dict[str, NDArray[Any]]]
     ) -> dict[str, float]:
         """Noise that rounding each block's activations adds to the safety direction."""
+        # The direction is made of two rows, and rows do not depend on each other.
+        both = [
+            {name: a[[0, 2]] if name[:2] in ("k_", "v_") else a for name, a in sample.items()}
+            for sample in samples
+        ]
         model = load_model(self._bundle.file(self._graph.file))
         blocks = add_switches(model, ranges)
         file = self._draft("switches", model)
@@ -95,13 +99,16 @@ class UnetRuns:
             self._stage(f"sensitivity {self._size}: {len(blocks)} blocks"),
             OpenVinoEngine(self._recipe(extended, file, self._full)) as engine,
         ):
-            noise = measure(lambda inputs: engine.run(inputs)["noise_pred"], samples, blocks)
+            noise = measure(lambda inputs: engine.run(inputs)["noise_pred"], both, blocks)
         file.unlink()
         return noise
 
-    def compare(self, low_file: Path, pictures: Sequence[Trajectory]) -> dict[str, float]:
+    def compare(
+        self, low_file: Path, group: int, pictures: Sequence[Trajectory]
+    ) -> dict[str, float]:
         """The worst figures of the 8-bit graph beside the full one on these pictures."""
-        low = self._recipe(self._graph, low_file, self._low)
+        low = replace(self._recipe(self._graph, low_file, self._low), group=group)
+        low = replace(low, int8=low)
         full = self._recipe(self._graph, self._bundle.file(self._graph.file), self._full)
         figures = []
         images: dict[str, list[NDArray[np.uint8]]] = {"full": [], "low": []}
@@ -156,9 +163,7 @@ class UnetRuns:
         return SafePipeline(self._bundle, self._full, watch)
 
     def _recipe(self, graph: Graph, file: Path, options: EngineOptions) -> Recipe:
-        recipe = Recipe(graph=graph, file=file, variants={}, options=options)
-        low = options.compute_precision == "int8"
-        return replace(recipe, int8=recipe) if low else recipe
+        return Recipe(graph=graph, file=file, variants={}, options=options)
 
     def _draft(self, label: str, model: Any) -> Path:
         """A graph beside its weights, to be run and removed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.calibration.edit import constant
-from sld_edge.calibration.sites import Site
+from sld_edge.calibration.sites import products_of, sites_of
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Lowest and highest value seen of one activation, for each channel: ``[C]`` float32 each."""
+    """Lowest and highest value seen of one activation, for each channel or head: ``[C]`` float32 each."""
 
     low: Floats
     high: Floats
@@ -56,11 +56,12 @@ class RangeRecorder:
         return {name: Range(low=both[0], high=both[1]) for name, both in self._seen.items()}
 
 
-def observe(model: Any, sites: Iterable[Site]) -> RangeRecorder:
-    """Add the lowest and highest value of every convolution's input, channel by channel, as outputs ``[2, C]``.
+def observe(model: Any) -> RangeRecorder:
+    """Add the lowest and highest value of every activation that may be stored in 8 bits, as outputs ``[2, C]``.
 
     Before: an ``onnx_ir`` model. After, in place: the same results, and one more output for each distinct
-    activation ``[B, C, h, w]``.
+    input of a convolution ``[B, C, h, w]``, channel by channel, and of attention's products ``[B, C, L, …]``, head by
+    head.
     """
     import onnx_ir as ir
 
@@ -68,12 +69,14 @@ def observe(model: Any, sites: Iterable[Site]) -> RangeRecorder:
     outputs: dict[str, str] = {}
     axes = constant(graph, "observed_axes", np.array([0, 2, 3], np.int64))
     row = constant(graph, "observed_row", np.array([0], np.int64))
-    activations = {site.input.name: site for site in sites if site.kind == "conv"}
-    for index, (name, site) in enumerate(activations.items()):
+    activations = {site.input.name: site.input for site in sites_of(graph) if site.kind == "conv"}
+    for product in products_of(graph):
+        activations |= {value.name: value for value in product.node.inputs}
+    for index, (name, value) in enumerate(activations.items()):
         ends = []
         for operator in ("ReduceMin", "ReduceMax"):
             reduced = ir.Node(
-                "", operator, [site.input, axes], [ir.AttrInt64("keepdims", 0)],
+                "", operator, [value, axes], [ir.AttrInt64("keepdims", 0)],
                 name=f"observed_{index}_{operator}",
             )  # fmt: skip
             reduced.outputs[0].name = f"{reduced.name}_channels"
@@ -84,7 +87,7 @@ def observe(model: Any, sites: Iterable[Site]) -> RangeRecorder:
         joined = ir.Node("", "Concat", ends, [ir.AttrInt64("axis", 0)], name=f"observed_{index}")
         output = joined.outputs[0]
         output.name, output.dtype = f"observed_{index}_range", ir.DataType.FLOAT
-        output.shape = ir.Shape([2, site.weight.const_value.shape[1]])
+        output.shape = ir.Shape([2, int(value.shape[1])])
         graph.append(joined)
         graph.outputs.append(output)
         outputs[output.name] = name

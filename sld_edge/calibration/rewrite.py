@@ -4,7 +4,9 @@ Convolutions get int8 weights, one scale for each output channel, and 8-bit acti
 after a factor for each channel that evens the channels out (as SmoothQuant does, arXiv 2211.10438); its inverse goes
 into the weights, and engines fuse it with the rounding. Linear layers get int8 weights only: the engine rounds their
 activations as it runs, with scales of their own for a few neighbours in a row, which is more exact than any
-calibration. Biases, normalisations, softmax and attention's products are untouched.
+calibration. Self-attention's products get 8-bit activations on both sides, one scale for each tensor: probabilities
+reach far below one where many keys share a row, and their scale is what was seen of them. Biases, normalisations,
+softmax and cross-attention are untouched.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from sld_edge.calibration.edit import constant, drop_unused, float_node
 from sld_edge.calibration.ranges import Range
 from sld_edge.calibration.scales import Scale, scale_from_range, weights_from_array
-from sld_edge.calibration.sites import Site, sites_of
+from sld_edge.calibration.sites import Product, Site, products_of, sites_of
 
 #: Prompts that were not seen reach a little further than those that were.
 _MARGIN = 1.05
@@ -48,21 +50,35 @@ def stored_as(seen: Range, weight: NDArray[np.float32]) -> Stored:
     return Stored(factors=factors, scale=scale_from_range(low * _MARGIN, high * _MARGIN))
 
 
+def whole_scale(seen: Range) -> Scale:
+    """One scale for all of an activation that nothing evens out, around zero unless none of it is below."""
+    reach = float(seen.largest.max()) * _MARGIN
+    # Engines multiply activations in 8 bits only where zero is stored as 0.
+    return scale_from_range(0.0 if seen.low.min() >= 0 else -reach, reach)
+
+
 def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] = ()) -> list[str]:
-    """Quantise every linear layer, and every convolution but those in ``keep``, in place.
+    """Quantise every linear layer, and every convolution and attention product but those in ``keep``, in place.
 
     Before: an ``onnx_ir`` model with float weights. After: the same graph with QuantizeLinear and DequantizeLinear.
 
     Args:
         model: The model.
-        ranges: By activation name, for every convolution that is quantised.
-        keep: Blocks (:attr:`Site.block`) whose convolutions stay in higher precision.
+        ranges: By activation name, for everything whose activations are quantised.
+        keep: Blocks (:attr:`Site.block`, :attr:`Product.block`) that stay in higher precision.
 
     Returns:
         Names of the layers that are now in 8 bits.
     """
     graph = model.graph
     names = []
+    for product in list(products_of(graph)):
+        if product.block not in keep:
+            for place, value in enumerate(product.node.inputs):
+                scale = whole_scale(ranges[value.name])
+                rounded = _rounded(graph, product.node, f"{product.name}_{place}", value, scale)
+                product.node.replace_input_with(place, rounded)
+            names.append(product.name)
     for site in list(sites_of(graph)):
         weight = site.weight.const_value.numpy().astype(np.float32)
         if site.kind == "conv":
@@ -71,7 +87,9 @@ def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] =
             stored = stored_as(ranges[site.input.name], weight)
             weight = weight * stored.factors[None, :, None, None]
             even = _evened(graph, site, stored)
-            site.node.replace_input_with(0, _rounded(graph, site, even, stored))
+            site.node.replace_input_with(
+                0, _rounded(graph, site.node, site.name, even, stored.scale)
+            )
         _store_weights(graph, site, weight)
         names.append(site.name)
     drop_unused(graph)
@@ -79,7 +97,7 @@ def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] =
 
 
 def add_switches(model: Any, ranges: Mapping[str, Range]) -> list[str]:
-    """Let each block's convolutions round their activations, by as much as a new input says, in place.
+    """Let each block round the activations of its products, by as much as a new input says, in place.
 
     Before: an ``onnx_ir`` model. After: an input ``switches`` float32 ``[blocks]``: 0 leaves a block's
     activations as they are, 1 rounds them to the 8 bits :func:`quantise` would use. Weights stay as they are: their
@@ -92,7 +110,8 @@ def add_switches(model: Any, ranges: Mapping[str, Range]) -> list[str]:
 
     graph = model.graph
     sites = [site for site in sites_of(graph) if site.kind == "conv"]
-    blocks = list(dict.fromkeys(site.block for site in sites))
+    products = list(products_of(graph))
+    blocks = list(dict.fromkeys([*(s.block for s in sites), *(p.block for p in products)]))
     switches = ir.Value(
         name=SWITCHES, shape=ir.Shape([len(blocks)]), type=ir.TensorType(ir.DataType.FLOAT)
     )
@@ -100,23 +119,34 @@ def add_switches(model: Any, ranges: Mapping[str, Range]) -> list[str]:
     for site in sites:
         value = site.input
         stored = stored_as(ranges[value.name], site.weight.const_value.numpy().astype(np.float32))
-        rounded = _rounded(graph, site, _evened(graph, site, stored), stored)
+        even = _evened(graph, site, stored)
+        rounded = _rounded(graph, site.node, site.name, even, stored.scale)
         back = constant(graph, f"{site.name}_back", stored.factors.reshape(1, -1, 1, 1))
-        place = constant(
-            graph, f"{site.name}_place", np.array([blocks.index(site.block)], np.int64)
+        restored = float_node(
+            graph, site.node, "Mul", [rounded, back], f"{site.name}_restored", shape=value.shape
         )
-
-        def node(operator: str, inputs: list[Any], label: str, site: Site = site) -> Any:
-            return float_node(
-                graph, site.node, operator, inputs, f"{site.name}_{label}", shape=site.input.shape
-            )
-
-        restored = node("Mul", [rounded, back], "restored")
-        difference = node("Sub", [restored, value], "difference")
-        switch = node("Gather", [switches, place], "switch")
-        share = node("Mul", [difference, switch], "share")
-        site.node.replace_input_with(0, node("Add", [value, share], "mixed"))
+        _switch(graph, site, 0, restored, switches, blocks)
+    for product in products:
+        for place, value in enumerate(product.node.inputs):
+            scale = whole_scale(ranges[value.name])
+            rounded = _rounded(graph, product.node, f"{product.name}_{place}", value, scale)
+            _switch(graph, product, place, rounded, switches, blocks)
     return blocks
+
+
+def _switch(
+    graph: Any, site: Site | Product, place: int, rounded: Any, switches: Any, blocks: list[str]
+) -> None:
+    """Feed an input the share of its rounding that its block's switch asks for."""
+    value, label = site.node.inputs[place], f"{site.name}_{place}"
+
+    def node(operator: str, inputs: list[Any], name: str) -> Any:
+        return float_node(graph, site.node, operator, inputs, f"{label}_{name}", shape=value.shape)
+
+    number = constant(graph, f"{label}_place", np.array([blocks.index(site.block)], np.int64))
+    switch = node("Gather", [switches, number], "switch")
+    share = node("Mul", [node("Sub", [rounded, value], "difference"), switch], "share")
+    site.node.replace_input_with(place, node("Add", [value, share], "mixed"))
 
 
 def _evened(graph: Any, site: Site, stored: Stored) -> Any:
@@ -131,25 +161,24 @@ def _evened(graph: Any, site: Site, stored: Stored) -> Any:
     )
 
 
-def _rounded(graph: Any, site: Site, value: Any, stored: Stored) -> Any:
+def _rounded(graph: Any, before: Any, label: str, value: Any, scale: Scale) -> Any:
     """The activation as the product will see it: stored in 8 bits and read back."""
     import onnx_ir as ir
 
-    scale = stored.scale
     parameters = [
-        constant(graph, f"{site.name}_scale", np.array(scale.scale, np.float32)),
-        constant(graph, f"{site.name}_zero", np.array(scale.zero, scale.dtype)),
+        constant(graph, f"{label}_scale", np.array(scale.scale, np.float32)),
+        constant(graph, f"{label}_zero", np.array(scale.zero, scale.dtype)),
     ]
-    down = ir.Node("", "QuantizeLinear", [value, *parameters], name=f"{site.name}_store")
+    down = ir.Node("", "QuantizeLinear", [value, *parameters], name=f"{label}_store")
     down.outputs[0].name = f"{down.name}_out"
-    graph.insert_before(site.node, down)
+    graph.insert_before(before, down)
     return float_node(
         graph,
-        site.node,
+        before,
         "DequantizeLinear",
         [down.outputs[0], *parameters],
-        f"{site.name}_read",
-        shape=site.input.shape,
+        f"{label}_read",
+        shape=value.shape,
     )
 
 

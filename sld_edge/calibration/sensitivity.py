@@ -22,7 +22,7 @@ def measure(
 
     Args:
         run: Runs the graph of :func:`~sld_edge.calibration.rewrite.add_switches` → ``noise_pred [R, B, …]``.
-        samples: The graph's inputs without the switches; powers are summed over them.
+        samples: The graph's inputs without the switches, the concept's row last; powers are summed over them.
         blocks: In the order of the switches.
     """
     noise = dict.fromkeys(blocks, 0.0)
@@ -54,4 +54,4 @@ def blocks_to_keep(noise: Mapping[str, float], budget: float) -> dict[str, float
 
 
 def _direction(noise_pred: NDArray[Any]) -> NDArray[np.float64]:
-    return noise_pred[2].astype(np.float64) - noise_pred[0]
+    return noise_pred[-1].astype(np.float64) - noise_pred[0]

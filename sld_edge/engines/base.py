@@ -143,6 +143,8 @@ class Recipe:
     notes: tuple[str, ...] = ()
     #: The same graph in 8 bits, where the bundle has it.
     int8: Recipe | None = None
+    #: Of a graph in 8 bits: :attr:`~sld_edge.manifest.Int8.group`.
+    group: int = 0
 
     def file_for(self, backend: str) -> Path:
         """The file that suits a backend best."""

@@ -128,6 +128,7 @@ def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe |
         options=options,
         weights=tuple(bundle.file(name) for name in graph.int8.weights),
         digests={name: bundle.manifest.files[name].sha256 for name in names},
+        group=graph.int8.group,
     )
 
 

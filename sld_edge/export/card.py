@@ -86,7 +86,7 @@ def _eight_bits(manifest: Manifest) -> str:
         for proof in int8.proofs
     )
     counts = "; ".join(
-        f"`{int8.file}`: {len(int8.layers)} layers in 8 bits, the convolutions of {len(int8.kept)} blocks are not, "
+        f"`{int8.file}`: {len(int8.layers)} layers in 8 bits, {len(int8.kept)} blocks are not, "
         f"calibrated on {int8.calibrated_on} and compared on {int8.compared_on} network evaluations, {int8.created}"
         for _, int8 in graphs
     )

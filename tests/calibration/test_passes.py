@@ -14,7 +14,7 @@ from sld_edge.calibration.edit import constant, load_model
 from sld_edge.calibration.ranges import Range, observe
 from sld_edge.calibration.rewrite import SWITCHES, add_switches, quantise, stored_as
 from sld_edge.calibration.sensitivity import blocks_to_keep, measure
-from sld_edge.calibration.sites import sites_of
+from sld_edge.calibration.sites import group_of, products_of, sites_of
 from sld_edge.errors import BundleError
 
 CHANNELS = 16
@@ -61,7 +61,7 @@ def silu(x: NDArray[np.float32]) -> NDArray[np.float32]:
 def test_ranges_are_those_of_the_activation_over_all_runs() -> None:
     x, weight = inputs_and_weight()
     model = small_model(weight)
-    recorder = observe(model, list(sites_of(model.graph)))
+    recorder = observe(model)
     for one in (x, -2 * x):
         recorder.add(run(model, x=one))
     seen = recorder.ranges()["silu_out"]
@@ -108,6 +108,99 @@ def test_the_noisiest_blocks_are_kept_until_the_rest_fits_the_budget() -> None:
     assert list(blocks_to_keep(noise, 0.01)) == ["b", "d"]
     assert blocks_to_keep(noise, 1.0) == {}
     assert set(blocks_to_keep(noise, 0.0)) == set(noise)
+
+
+def attention_model(keys: int = 0) -> Any:
+    """``x [1, 64, 32]`` → layer normalisation → self-attention of 2 heads → ``y``, or over ``keys`` that are given."""
+    rng = np.random.default_rng(4)
+    values: dict[str, Any] = {}
+    nodes: list[Any] = []
+
+    def node(
+        operator: str, inputs: list[Any], name: str, shape: list[int], *attributes: Any
+    ) -> Any:
+        made = ir.Node("", operator, inputs, attributes, name=name)
+        made.outputs[0].name, made.outputs[0].shape = f"{name}_out", ir.Shape(shape)
+        made.outputs[0].dtype = ir.DataType.FLOAT
+        nodes.append(made)
+        return made.outputs[0]
+
+    def given(name: str, shape: list[int]) -> Any:
+        float_type = ir.TensorType(ir.DataType.FLOAT)
+        values[name] = ir.Value(name=name, shape=ir.Shape(shape), type=float_type)
+        return values[name]
+
+    x = given("x", [1, 64, 32])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="unet")
+
+    def number(name: str, *shape: int) -> Any:
+        return constant(graph, name, rng.standard_normal(shape).astype(np.float32) / 4)
+
+    heads = constant(graph, "heads", np.array([1, 64, 2, 16], np.int64))
+    norm = node("LayerNormalization",
+                [x, *(number(f"unet.a.norm1.{part}", 32) for part in ("weight", "bias"))],
+                "norm", [1, 64, 32])  # fmt: skip
+
+    def projected(name: str, order: list[int], shape: list[int]) -> Any:
+        row = node("MatMul", [norm, number(f"{name}_weight", 32, 32)], name, [1, 64, 32])
+        split = node("Reshape", [row, heads], f"{name}_split", [1, 64, 2, 16])
+        perm = ir.AttrInt64s("perm", order)
+        return node("Transpose", [split], f"{name}_turned", shape, perm)
+
+    query = projected("q", [0, 2, 1, 3], [1, 2, 64, 16])
+    if keys:
+        key, value = given("k", [1, 2, 16, keys]), given("v", [1, 2, keys, 16])
+        graph.inputs.extend([key, value])
+    else:
+        key = projected("k", [0, 2, 3, 1], [1, 2, 16, 64])
+        value = projected("v", [0, 2, 1, 3], [1, 2, 64, 16])
+    length = keys or 64
+    scores = node("MatMul", [query, key], "scores", [1, 2, 64, length])
+    weights = node("Softmax", [scores], "softmax", [1, 2, 64, length])
+    y = node("MatMul", [weights, value], "mix", [1, 2, 64, 16])
+    graph.extend(nodes)
+    graph.outputs.append(y)
+    return ir.Model(graph, ir_version=10)
+
+
+def test_both_products_of_self_attention_are_rounded_and_cross_attention_is_not() -> None:
+    products = list(products_of(attention_model().graph))
+    assert [(p.name, p.block) for p in products] == [
+        ("scores", "unet.a.scores"),
+        ("mix", "unet.a.mix"),
+    ]
+    assert list(products_of(attention_model(keys=7).graph)) == []
+    assert group_of(sites_of(attention_model().graph)) == 32
+    x = np.random.default_rng(5).standard_normal((1, 64, 32)).astype(np.float32)
+    observed = attention_model()
+    recorder = observe(observed)
+    recorder.add(run(observed, x=x))
+    ranges = recorder.ranges()
+    probabilities = ranges["softmax_out"]
+    assert 0 <= probabilities.low.min() < probabilities.high.max() < 1
+    want = run(attention_model(), x=x)["mix_out"]
+
+    def error(model: Any, **inputs: Any) -> float:
+        got = run(model, x=x, **inputs)["mix_out"]
+        return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+    low = attention_model()
+    assert quantise(low, ranges)[:2] == ["scores", "mix"]
+    assert 1e-4 < error(low) < 0.05
+    kept = attention_model()
+    assert quantise(kept, ranges, keep=["unet.a.mix"])[0] == "scores"
+    stores = [[node.name for node in model.graph if node.op_type == "QuantizeLinear"]
+              for model in (low, kept)]  # fmt: skip
+    assert stores[1] == ["scores_0_store", "scores_1_store"]
+    assert stores[0] == [*stores[1], "mix_0_store", "mix_1_store"]
+
+    switched = attention_model()
+    assert add_switches(switched, ranges) == ["unet.a.scores", "unet.a.mix"]
+    off, first, both = (
+        error(switched, **{SWITCHES: np.array(values, np.float32)})
+        for values in ([0, 0], [1, 0], [1, 1])
+    )
+    assert off < 1e-5 < first < both < 0.05
 
 
 def test_noise_is_measured_on_the_safety_direction() -> None:

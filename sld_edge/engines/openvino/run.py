@@ -26,8 +26,6 @@ from sld_edge.manifest import Graph
 
 #: Why the text encoder, the decoder and uncalibrated bundles do not run in 8 bits.
 _NO_GRAPH = "there is no 8-bit graph of it"
-#: Elements of a linear layer's activation that share one scale, found while it runs. Every width is a multiple.
-_ROUNDED_TOGETHER = 32
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -147,7 +145,7 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
         }
         if low is not None:
-            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _ROUNDED_TOGETHER
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = low.group
         elif precision == "fp32":
             settings["EXECUTION_MODE_HINT"] = "ACCURACY"
         self._used = self._recipe if low is None else low
