@@ -25,6 +25,7 @@ from sld_edge.calibration.sites import Product, Site, products_of, sites_of
 
 #: Prompts that were not seen reach a little further than those that were.
 _MARGIN = 1.05
+_PROBABILITY_MARGIN = 1.5
 #: How much of the channels' unevenness moves into the weights; SmoothQuant's α. Between 0.5 and 0.8 little changes.
 _EVENING = 0.65
 _TINY = 1e-4
@@ -50,11 +51,20 @@ def stored_as(seen: Range, weight: NDArray[np.float32]) -> Stored:
     return Stored(factors=factors, scale=scale_from_range(low * _MARGIN, high * _MARGIN))
 
 
-def whole_scale(seen: Range) -> Scale:
-    """One scale for all of an activation that nothing evens out, around zero unless none of it is below."""
+def product_scales(product: Product, ranges: Mapping[str, Range]) -> tuple[Scale, Scale]:
+    """The scales of both inputs of an attention product, each for all heads: no factors even them out."""
+    left, right = (ranges[value.name] for value in product.node.inputs)
+    if product.kind == "scores":
+        return _around_zero(left), _around_zero(right)
+    # Only some queries were seen.
+    most = min(1.0, float(left.high.max()) * _PROBABILITY_MARGIN)
+    return scale_from_range(0.0, most), _around_zero(right)
+
+
+def _around_zero(seen: Range) -> Scale:
+    """Engines multiply two activations in 8 bits only where zero is stored as 0."""
     reach = float(seen.largest.max()) * _MARGIN
-    # Engines multiply activations in 8 bits only where zero is stored as 0.
-    return scale_from_range(0.0 if seen.low.min() >= 0 else -reach, reach)
+    return scale_from_range(-reach, reach)
 
 
 def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] = ()) -> list[str]:
@@ -74,8 +84,8 @@ def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] =
     names = []
     for product in list(products_of(graph)):
         if product.block not in keep:
-            for place, value in enumerate(product.node.inputs):
-                scale = whole_scale(ranges[value.name])
+            scales = product_scales(product, ranges)
+            for place, (value, scale) in enumerate(zip(product.node.inputs, scales, strict=True)):
                 rounded = _rounded(graph, product.node, f"{product.name}_{place}", value, scale)
                 product.node.replace_input_with(place, rounded)
             names.append(product.name)
@@ -127,8 +137,8 @@ def add_switches(model: Any, ranges: Mapping[str, Range]) -> list[str]:
         )
         _switch(graph, site, 0, restored, switches, blocks)
     for product in products:
-        for place, value in enumerate(product.node.inputs):
-            scale = whole_scale(ranges[value.name])
+        scales = product_scales(product, ranges)
+        for place, (value, scale) in enumerate(zip(product.node.inputs, scales, strict=True)):
             rounded = _rounded(graph, product.node, f"{product.name}_{place}", value, scale)
             _switch(graph, product, place, rounded, switches, blocks)
     return blocks
