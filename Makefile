@@ -10,10 +10,11 @@ LEAN_STAMP := $(LEAN)/.installed
 PEERS := .venv-peers
 PEER_STAMP := $(PEERS)/.installed
 PEER_COMMON := 'torch==2.13.0' 'transformers==4.57.6' 'accelerate==1.15.0'
-# What make bench measures; an SD15 and its bundle that are there already are not made again.
+# What make bench measures; an SD15 and its bundles that are there already are not made again.
 BENCH := out/bench
 SD15 := out/sd15
 SD15_BUNDLE := out/sd15-bundle
+SD15_INT8 := out/sd15-int8
 BENCH_STEPS := 3
 BENCH_REPEATS := 5
 CHECKPOINT := models/tinyworld
@@ -74,7 +75,11 @@ $(PEER_STAMP): Makefile $(STAMP)
 bench: $(PEER_STAMP) ## measure an SD 1.5-sized model beside its peers into out/bench; an hour or more, leave the machine idle
 	@test -f $(SD15)/model_index.json || $(BIN)/sld-bench make-checkpoint --size sd15 $(SD15)
 	@test -f $(SD15_BUNDLE)/manifest.json || $(BIN)/sld-export $(SD15) $(SD15_BUNDLE)
+	@test -f $(SD15_INT8)/manifest.json || $(BIN)/sld-calibrate $(SD15_BUNDLE) $(SD15_INT8) \
+		--pictures 1 --samples 1 --compared 1 --steps 3
 	@mkdir -p $(BENCH)
+	$(BIN)/sld-bench compare $(SD15) $(SD15_INT8) --precision int8 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \
+		--peers-folder $(PEERS) --json $(BENCH)/compare-int8.json --html $(BENCH)/compare-int8.html
 	$(BIN)/sld-bench compare $(SD15) $(SD15_BUNDLE) --precision bf16 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \
 		--peers-folder $(PEERS) --json $(BENCH)/compare-bf16.json --html $(BENCH)/compare-bf16.html
 	$(BIN)/sld-bench compare $(SD15) $(SD15_BUNDLE) --precision fp32 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \

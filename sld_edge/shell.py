@@ -48,6 +48,14 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+#: What the system's own words leave unclear.
+_OS_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EEXIST: "a file is where a folder should be",
+    errno.ENOTDIR: "a file is where a folder should be",
+}
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print a user's error as one line on standard error and leave with its exit status."""
@@ -66,7 +74,7 @@ def one_line_errors() -> Iterator[None]:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        what = _OS_ERRORS.get(error.errno or 0, error.strerror or str(error))
         _leave(f"{what}: {error.filename}" if error.filename else what, 9)
     except MemoryError:
         _leave("not enough memory — use a smaller size or batch, or an fp16 bundle", 12)

@@ -85,11 +85,6 @@ class UnetRuns:
         self, ranges: dict[str, Range], samples: Sequence[dict[str, NDArray[Any]]]
     ) -> dict[str, float]:
         """Noise that rounding each block's activations adds to the safety direction."""
-        # The direction is made of two rows, and rows do not depend on each other.
-        both = [
-            {name: a[[0, 2]] if name[:2] in ("k_", "v_") else a for name, a in sample.items()}
-            for sample in samples
-        ]
         model = load_model(self._bundle.file(self._graph.file))
         blocks = add_switches(model, ranges)
         file = self._draft("switches", model)
@@ -99,7 +94,7 @@ class UnetRuns:
             self._stage(f"sensitivity {self._size}: {len(blocks)} blocks"),
             OpenVinoEngine(self._recipe(extended, file, self._full)) as engine,
         ):
-            noise = measure(lambda inputs: engine.run(inputs)["noise_pred"], both, blocks)
+            noise = measure(lambda inputs: _two_rows(engine, inputs), samples, blocks)
         file.unlink()
         return noise
 
@@ -172,6 +167,19 @@ class UnetRuns:
         file = self._bundle.path / "graphs" / f"draft-{label}.onnx"
         onnx_ir.save(model, file)
         return file
+
+
+def _two_rows(engine: Engine, inputs: Arrays) -> NDArray[np.float32]:
+    """The unconditional row's prediction and the concept's ``[2, B, …]``, one after the other.
+
+    Rows do not depend on each other, and attention's probabilities, kept whole to be rounded, are the largest
+    activations there are.
+    """
+    return np.concatenate([
+        engine.run({name: a[row : row + 1] if name[:2] in ("k_", "v_") else a
+                    for name, a in inputs.items()})["noise_pred"]
+        for row in (0, 2)
+    ])  # fmt: skip
 
 
 def _spread(total: int, samples: int) -> set[int]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sld_edge import shell
+from sld_edge.bundle import sha256_of
 from sld_edge.export import random_checkpoint
 from sld_edge.export.architectures import ARCHITECTURES
 from sld_edge.export.checkpoint import quietly
@@ -127,6 +128,10 @@ class QuickExporter:
         """Nothing."""
 
 
+#: What the fixture ``quick`` hands out, for tests to plant trouble in.
+QuickType = type[QuickExporter]
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> type[QuickExporter]:
     """Exports take no time: everything around the networks is real, the networks are left out."""
@@ -136,3 +141,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> type[QuickExporter]:
     module = import_module("sld_edge.export.export_bundle")
     monkeypatch.setattr(module, "NetworkExporter", exporter)
     return exporter
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Everything below a folder, hidden files too, with its digest."""
+    return {
+        file.relative_to(folder).as_posix(): sha256_of(file) if file.is_file() else "folder"
+        for file in sorted(folder.rglob("*"))
+    }

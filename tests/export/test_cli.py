@@ -19,10 +19,9 @@ from sld_edge.errors import InvalidInput
 from sld_edge.export.cli import _shapes
 from sld_edge.export.weights import WeightFile
 from sld_edge.manifest import Shape
-from tests.export.conftest import QuickExporter, Shell
+from tests.export.conftest import QuickType, Shell
 
 WRONG, DAMAGED, UNWRITABLE = 2, 4, 9
-QuickType = type[QuickExporter]
 
 
 @pytest.fixture
@@ -302,7 +301,9 @@ def test_an_unwritable_folder_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     blocked = tmp_path / "file" / "out"
-    sld_export(tiny_checkpoint, blocked, "-q").refuses(UNWRITABLE, "file")
+    sld_export(tiny_checkpoint, blocked, "-q").refuses(
+        UNWRITABLE, "a file is where a folder should be"
+    )
     assert (tmp_path / "file").read_text() == "mine"
 
 
