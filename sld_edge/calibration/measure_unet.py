@@ -94,7 +94,8 @@ class UnetRuns:
             self._stage(f"sensitivity {self._size}: {len(blocks)} blocks"),
             OpenVinoEngine(self._recipe(extended, file, self._full)) as engine,
         ):
-            noise = measure(lambda inputs: _two_rows(engine, inputs), samples, blocks)
+            noise = measure(lambda inputs: _two_rows(engine, inputs), samples, blocks,
+                            budget=self._config.noise_budget)  # fmt: skip
         file.unlink()
         return noise
 

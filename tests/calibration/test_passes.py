@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sld_edge.calibration.edit import constant, load_model
@@ -203,6 +205,18 @@ def test_both_products_of_self_attention_are_rounded_and_cross_attention_is_not(
     assert off < 1e-5 < first < both < 0.05
 
 
+def planted(noise: list[float], runs: list[NDArray[np.float32]]) -> Any:
+    """A graph whose block b adds noise of power ``noise[b]``, each in a place of its own, to the concept's row."""
+
+    def graph(inputs: Any) -> NDArray[np.float32]:
+        runs.append(inputs[SWITCHES])
+        eps = np.zeros((3, 1, 1, 1, len(noise)), np.float32)
+        eps[2] = np.sqrt(1 / len(noise)) + np.sqrt(noise) * inputs[SWITCHES]
+        return eps
+
+    return graph
+
+
 def test_noise_is_measured_on_the_safety_direction() -> None:
     def graph(inputs: Any) -> NDArray[np.float32]:
         first, second = inputs[SWITCHES]
@@ -211,9 +225,32 @@ def test_noise_is_measured_on_the_safety_direction() -> None:
         eps += second  # moves all rows alike: nothing of it is in the direction
         return eps
 
-    noise = measure(graph, [{}, {}], ["first", "second"])
+    noise = measure(graph, [{}, {}], ["first", "second"], budget=0.001)
     assert noise["first"] == pytest.approx(0.01, rel=1e-4)
     assert noise["second"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_network_that_takes_rounding_well_costs_one_run() -> None:
+    runs: list[NDArray[np.float32]] = []
+    noise = measure(planted([1e-4] * 8, runs), [{}], list("abcdefgh"), budget=0.01)
+    assert [list(switches) for switches in runs] == [[0] * 8, [1] * 8]
+    assert sum(noise.values()) == pytest.approx(8e-4, rel=1e-3)
+    assert blocks_to_keep(noise, 0.01) == {}
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-5, 1e-3, 4e-3, 0.05]), min_size=1, max_size=12))
+def test_what_is_kept_leaves_no_more_than_the_budget(power: list[float]) -> None:
+    names = [f"block {index}" for index in range(len(power))]
+    noise = measure(planted(power, []), [{}], names, budget=0.01)
+    kept = blocks_to_keep(noise, 0.01)
+    truth = dict(zip(names, power, strict=True))
+    assert sum(truth[name] for name in names if name not in kept) <= 0.01 * 1.001
+    assert all(name in kept for name in names if truth[name] > 0.01)
+
+
+def test_a_direction_of_nothing_keeps_every_block() -> None:
+    noise = measure(lambda _: np.zeros((3, 1, 1, 1, 1), np.float32), [{}], ["a", "b"], budget=0.01)
+    assert set(blocks_to_keep(noise, 0.01)) == {"a", "b"}
 
 
 def test_weights_with_a_second_name_are_a_clear_error(tmp_path: Path) -> None:
