@@ -209,7 +209,7 @@ def test_promises_have_the_planted_numbers_and_verdicts() -> None:
                                             "host time of a step outside the network"))  # fmt: skip
     assert share == (pytest.approx(0.018, rel=0.03), "missed")
     assert host == (pytest.approx(20e-6, rel=0.02), "met")
-    assert found["second start to first step, of the first start's"] == (0.5, "missed")
+    assert found["second start up to the first step, of the first start's"] == (0.5, "missed")
     memory = found["peak memory of a fresh process, of the weights on disk"]
     assert memory == (pytest.approx(1.25 * 0.8), "met")
     # Half a second a step: what surrounds the networks is a smaller part, but more than a millisecond.

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 -m training.tinyworld.train --scratch /tmp/tinyworld
 
-Plain DDPM training as Stable Diffusion 1.x does it (scaled-linear betas 0.00085 to 0.0195, 1000 steps, noise
+Plain DDPM training as Stable Diffusion 1.x does it (scaled-linear betas 0.00085 to 0.0185, 1000 steps, noise
 prediction), with caption dropout to "" and an exponential moving average of the weights. Half of the
 timesteps are drawn from the range in which a picture's content is decided. Stops when the steps are done
 or, with ``--minutes``, when the time is up; a second run goes on from the checkpoint. Several processes of
@@ -36,9 +36,9 @@ from .vae import tensor_from_pictures
 
 # Stable Diffusion's end at 0.012. A picture of 16x16 latents shows what it holds at noise levels where one of
 # 64x64 latents does too, but its few and bold features settle sooner: with 0.012 harm was decided before a
-# preset's warm-up had passed, and with 0.017 still in most of what medium left. 0.0195 gives the warm-up the
-# place in the schedule that it has in the paper.
-BETAS = {"beta_start": 0.00085, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
+# preset's warm-up had passed, and with 0.017 still in most of what medium left. With 0.0185 the warm-up has about
+# the place in the schedule that it has in the paper.
+BETAS = {"beta_start": 0.00085, "beta_end": 0.0185, "beta_schedule": "scaled_linear"}
 
 
 def new_unet() -> UNet2DConditionModel:

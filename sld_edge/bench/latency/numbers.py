@@ -83,7 +83,7 @@ def targets_of(report: Report) -> list[Target]:
         if not case.cold:
             continue
         found.append(
-            Target(case=case.name, name="second start to first step, of the first start's", limit=0.4,
+            Target(case=case.name, name="second start up to the first step, of the first start's", limit=0.4,
                    at_least=False, unit="%", measured=start_ratio(case.cold, STARTED[0]),
                    why="no further start was made")
         )  # fmt: skip
