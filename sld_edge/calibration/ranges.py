@@ -72,7 +72,7 @@ def observe(model: Any) -> RangeRecorder:
     axes = constant(graph, "observed_axes", np.array([0, 2, 3], np.int64))
     row = constant(graph, "observed_row", np.array([0], np.int64))
     activations = {site.input.name: site.input for site in sites_of(graph) if site.kind == "conv"}
-    for product in products_of(graph):
+    for product in list(products_of(graph)):
         left, right = product.node.inputs
         seen = _some_rows(graph, left.producer()) if product.kind == "mix" else left
         activations |= {left.name: seen, right.name: right}
