@@ -26,6 +26,7 @@ from sld_edge.engines.openvino.run import OpenVinoEngine
 from sld_edge.export.tensors import tensors_of
 from sld_edge.manifest import Graph
 from sld_edge.runtime.pipeline import SafePipeline
+from sld_edge.runtime.plan import is_context
 from sld_edge.runtime.safety import PRESETS
 
 
@@ -177,7 +178,7 @@ def _two_rows(engine: Engine, inputs: Arrays) -> NDArray[np.float32]:
     activations there are.
     """
     return np.concatenate([
-        engine.run({name: a[row : row + 1] if name[:2] in ("k_", "v_") else a
+        engine.run({name: a[row : row + 1] if is_context(name) else a
                     for name, a in inputs.items()})["noise_pred"]
         for row in (0, 2)
     ])  # fmt: skip

@@ -84,9 +84,7 @@ def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] =
     names = []
     for product in list(products_of(graph)):
         if product.block not in keep:
-            scales = product_scales(product, ranges)
-            for place, (value, scale) in enumerate(zip(product.node.inputs, scales, strict=True)):
-                rounded = _rounded(graph, product.node, f"{product.name}_{place}", value, scale)
+            for place, rounded in enumerate(_both_rounded(graph, product, ranges)):
                 product.node.replace_input_with(place, rounded)
             names.append(product.name)
     for site in list(sites_of(graph)):
@@ -96,10 +94,7 @@ def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] =
                 continue
             stored = stored_as(ranges[site.input.name], weight)
             weight = weight * stored.factors[None, :, None, None]
-            even = _evened(graph, site, stored)
-            site.node.replace_input_with(
-                0, _rounded(graph, site.node, site.name, even, stored.scale)
-            )
+            site.node.replace_input_with(0, _evened_and_rounded(graph, site, stored))
         _store_weights(graph, site, weight)
         names.append(site.name)
     drop_unused(graph)
@@ -129,17 +124,14 @@ def add_switches(model: Any, ranges: Mapping[str, Range]) -> list[str]:
     for site in sites:
         value = site.input
         stored = stored_as(ranges[value.name], site.weight.const_value.numpy().astype(np.float32))
-        even = _evened(graph, site, stored)
-        rounded = _rounded(graph, site.node, site.name, even, stored.scale)
+        rounded = _evened_and_rounded(graph, site, stored)
         back = constant(graph, f"{site.name}_back", stored.factors.reshape(1, -1, 1, 1))
         restored = float_node(
             graph, site.node, "Mul", [rounded, back], f"{site.name}_restored", shape=value.shape
         )
         _switch(graph, site, 0, restored, switches, blocks)
     for product in products:
-        scales = product_scales(product, ranges)
-        for place, (value, scale) in enumerate(zip(product.node.inputs, scales, strict=True)):
-            rounded = _rounded(graph, product.node, f"{product.name}_{place}", value, scale)
+        for place, rounded in enumerate(_both_rounded(graph, product, ranges)):
             _switch(graph, product, place, rounded, switches, blocks)
     return blocks
 
@@ -159,9 +151,18 @@ def _switch(
     site.node.replace_input_with(place, node("Add", [value, share], "mixed"))
 
 
-def _evened(graph: Any, site: Site, stored: Stored) -> Any:
+def _both_rounded(graph: Any, product: Product, ranges: Mapping[str, Range]) -> list[Any]:
+    return [
+        _rounded(graph, product.node, f"{product.name}_{place}", value, scale)
+        for place, (value, scale) in enumerate(
+            zip(product.node.inputs, product_scales(product, ranges), strict=True)
+        )
+    ]
+
+
+def _evened_and_rounded(graph: Any, site: Site, stored: Stored) -> Any:
     factors = (1 / stored.factors).reshape(1, -1, 1, 1).astype(np.float32)
-    return float_node(
+    even = float_node(
         graph,
         site.node,
         "Mul",
@@ -169,6 +170,7 @@ def _evened(graph: Any, site: Site, stored: Stored) -> Any:
         f"{site.name}_evened",
         shape=site.input.shape,
     )
+    return _rounded(graph, site.node, site.name, even, stored.scale)
 
 
 def _rounded(graph: Any, before: Any, label: str, value: Any, scale: Scale) -> Any:

@@ -13,7 +13,7 @@ from sld_edge.engines.onnx_shapes import read_onnx
 from sld_edge.engines.tensorrt.summaries import summary_for
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Graph, GraphKind
-from sld_edge.runtime.plan import FEWEST_ROWS, Plan, build_plan
+from sld_edge.runtime.plan import FEWEST_ROWS, Plan, build_plan, is_context
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule
 
@@ -172,7 +172,7 @@ def plan_memory(
     loop = _loop(bundle, height, width, batch, branches, steps)
     sizes = _Sizes(bundle, height, width, {"N": 1, "R": branches, "B": batch}, library)
     buffers = {name: buffer.nbytes for name, buffer in loop.buffers}
-    context = sum(size for name, size in buffers.items() if name[:2] in ("k_", "v_"))
+    context = sum(size for name, size in buffers.items() if is_context(name))
     samples = buffers["momentum_0"]
     pixels = 3 * height * width
     unet = sizes.stage("denoise", "unet", buffers=sum(buffers.values()))

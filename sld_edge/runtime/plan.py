@@ -114,6 +114,11 @@ class Plan:
         return len(self.samples)
 
 
+def is_context(name: str) -> bool:
+    """Whether a UNet input of that name is a cross-attention layer's keys or values, ``[R, B, …]``."""
+    return name[:2] in ("k_", "v_")
+
+
 def build_plan(
     unet: Graph,
     *,
@@ -141,7 +146,7 @@ def build_plan(
         "settings": _floats(count, len(Settings._fields)),
         "noise": _floats(1 + len(fresh), *latent_shape, role="noise"),
     }
-    context = [tensor for tensor in unet.inputs if tensor.name[:2] in ("k_", "v_")]
+    context = [tensor for tensor in unet.inputs if is_context(tensor.name)]
     for tensor in context:
         fixed = tuple(int(size) for size in tensor.shape[2:])
         dtype = np.dtype(dtype_of(tensor)).name
