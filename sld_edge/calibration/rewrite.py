@@ -11,7 +11,7 @@ softmax and cross-attention are untouched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from sld_edge.calibration.edit import constant, drop_unused, float_node
 from sld_edge.calibration.ranges import Range
 from sld_edge.calibration.scales import Scale, scale_from_range, weights_from_array
-from sld_edge.calibration.sites import Product, Site, products_of, sites_of
+from sld_edge.calibration.sites import (
+    Product,
+    Site,
+    convolutions_by_input,
+    products_of,
+    sites_of,
+)
 
 #: Prompts that were not seen reach a little further than those that were.
 _MARGIN = 1.05
@@ -34,17 +40,17 @@ SWITCHES = "switches"
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """How one convolution's activation is stored: a factor for each channel ``[C]``, then one scale."""
+    """How an activation is stored for convolutions: a factor for each channel ``[C]``, then one scale."""
 
     factors: NDArray[np.float32]
     scale: Scale
 
 
-def stored_as(seen: Range, weight: NDArray[np.float32]) -> Stored:
-    """Factors and scale for an activation and the convolution weights ``[out, C, kh, kw]`` it meets."""
+def stored_as(seen: Range, *weights: NDArray[np.float32]) -> Stored:
+    """Factors and scale for an activation and all convolution weights ``[out, C, kh, kw]`` it meets."""
     reach = np.maximum(seen.largest, _TINY)
-    weights = np.maximum(np.abs(weight).max(axis=(0, 2, 3)), _TINY)
-    factors = reach**_EVENING / weights ** (1 - _EVENING)
+    largest = np.max([np.abs(weight).max(axis=(0, 2, 3)) for weight in weights], axis=0)
+    factors = reach**_EVENING / np.maximum(largest, _TINY) ** (1 - _EVENING)
     factors = (factors / np.exp(np.mean(np.log(factors)))).astype(np.float32)
     even = seen.divided(factors)
     low, high = float(even.low.min()), float(even.high.max())
@@ -87,16 +93,17 @@ def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] =
             for place, rounded in enumerate(_both_rounded(graph, product, ranges)):
                 product.node.replace_input_with(place, rounded)
             names.append(product.name)
+    factors: dict[str, NDArray[np.float32]] = {}
+    for sites in convolutions_by_input(graph):
+        if sites[0].block not in keep:
+            stored, rounded = _evened_and_rounded(graph, sites, ranges)
+            for site in sites:
+                factors[site.name] = stored.factors[None, :, None, None]
+                site.node.replace_input_with(0, rounded)
     for site in list(sites_of(graph)):
-        weight = site.weight.const_value.numpy().astype(np.float32)
-        if site.kind == "conv":
-            if site.block in keep:
-                continue
-            stored = stored_as(ranges[site.input.name], weight)
-            weight = weight * stored.factors[None, :, None, None]
-            site.node.replace_input_with(0, _evened_and_rounded(graph, site, stored))
-        _store_weights(graph, site, weight)
-        names.append(site.name)
+        if site.kind == "linear" or site.name in factors:
+            _store_weights(graph, site, _weight(site) * factors.get(site.name, np.float32(1)))
+            names.append(site.name)
     drop_unused(graph)
     return names
 
@@ -114,32 +121,35 @@ def add_switches(model: Any, ranges: Mapping[str, Range]) -> list[str]:
     import onnx_ir as ir
 
     graph = model.graph
-    sites = [site for site in sites_of(graph) if site.kind == "conv"]
+    convolutions = convolutions_by_input(graph)
     products = list(products_of(graph))
-    blocks = list(dict.fromkeys([*(s.block for s in sites), *(p.block for p in products)]))
+    named: list[Site | Product] = [*(sites[0] for sites in convolutions), *products]
+    blocks = list(dict.fromkeys(one.block for one in named))
     switches = ir.Value(
         name=SWITCHES, shape=ir.Shape([len(blocks)]), type=ir.TensorType(ir.DataType.FLOAT)
     )
     graph.inputs.append(switches)
-    for site in sites:
-        value = site.input
-        stored = stored_as(ranges[value.name], site.weight.const_value.numpy().astype(np.float32))
-        rounded = _evened_and_rounded(graph, site, stored)
-        back = constant(graph, f"{site.name}_back", stored.factors.reshape(1, -1, 1, 1))
+    for sites in convolutions:
+        first, value = sites[0], sites[0].input
+        stored, rounded = _evened_and_rounded(graph, sites, ranges)
+        back = constant(graph, f"{first.name}_back", stored.factors.reshape(1, -1, 1, 1))
         restored = float_node(
-            graph, site.node, "Mul", [rounded, back], f"{site.name}_restored", shape=value.shape
+            graph, first.node, "Mul", [rounded, back], f"{first.name}_restored", shape=value.shape
         )
-        _switch(graph, site, 0, restored, switches, blocks)
+        mixed = _switched(graph, first, 0, restored, switches, blocks)
+        for site in sites:
+            site.node.replace_input_with(0, mixed)
     for product in products:
         for place, rounded in enumerate(_both_rounded(graph, product, ranges)):
-            _switch(graph, product, place, rounded, switches, blocks)
+            mixed = _switched(graph, product, place, rounded, switches, blocks)
+            product.node.replace_input_with(place, mixed)
     return blocks
 
 
-def _switch(
+def _switched(
     graph: Any, site: Site | Product, place: int, rounded: Any, switches: Any, blocks: list[str]
-) -> None:
-    """Feed an input the share of its rounding that its block's switch asks for."""
+) -> Any:
+    """An input with the share of its rounding that its block's switch asks for."""
     value, label = site.node.inputs[place], f"{site.name}_{place}"
 
     def node(operator: str, inputs: list[Any], name: str) -> Any:
@@ -148,7 +158,7 @@ def _switch(
     number = constant(graph, f"{label}_place", np.array([blocks.index(site.block)], np.int64))
     switch = node("Gather", [switches, number], "switch")
     share = node("Mul", [node("Sub", [rounded, value], "difference"), switch], "share")
-    site.node.replace_input_with(place, node("Add", [value, share], "mixed"))
+    return node("Add", [value, share], "mixed")
 
 
 def _both_rounded(graph: Any, product: Product, ranges: Mapping[str, Range]) -> list[Any]:
@@ -160,17 +170,26 @@ def _both_rounded(graph: Any, product: Product, ranges: Mapping[str, Range]) -> 
     ]
 
 
-def _evened_and_rounded(graph: Any, site: Site, stored: Stored) -> Any:
+def _evened_and_rounded(
+    graph: Any, sites: Sequence[Site], ranges: Mapping[str, Range]
+) -> tuple[Stored, Any]:
+    """How the one activation of some convolutions is stored, and the activation as they will see it."""
+    first, value = sites[0], sites[0].input
+    stored = stored_as(ranges[value.name], *(_weight(site) for site in sites))
     factors = (1 / stored.factors).reshape(1, -1, 1, 1).astype(np.float32)
     even = float_node(
         graph,
-        site.node,
+        first.node,
         "Mul",
-        [site.input, constant(graph, f"{site.name}_even", factors)],
-        f"{site.name}_evened",
-        shape=site.input.shape,
+        [value, constant(graph, f"{first.name}_even", factors)],
+        f"{first.name}_evened",
+        shape=value.shape,
     )
-    return _rounded(graph, site.node, site.name, even, stored.scale)
+    return stored, _rounded(graph, first.node, first.name, even, stored.scale)
+
+
+def _weight(site: Site) -> NDArray[np.float32]:
+    return np.asarray(site.weight.const_value.numpy(), np.float32)
 
 
 def _rounded(graph: Any, before: Any, label: str, value: Any, scale: Scale) -> Any:

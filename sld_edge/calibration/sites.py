@@ -92,6 +92,15 @@ def products_of(graph: Any) -> Iterator[Product]:
         yield Product(node=mixes[0], kind="mix", block=f"{where}.mix")
 
 
+def convolutions_by_input(graph: Any) -> list[list[Site]]:
+    """The convolutions of an ``onnx_ir`` graph; those of one block that read the same activation stand together."""
+    together: dict[tuple[str, str], list[Site]] = {}
+    for site in sites_of(graph):
+        if site.kind == "conv":
+            together.setdefault((site.input.name, site.block), []).append(site)
+    return list(together.values())
+
+
 def group_of(sites: Iterable[Site]) -> int:
     """How many neighbours of every linear layer's activation may share a scale; 0 where no number divides all rows."""
     widths = math.gcd(*(int(s.weight.const_value.shape[0]) for s in sites if s.kind == "linear"))

@@ -180,8 +180,11 @@ def check_arrays(given: Arrays, expected: tuple[Tensor, ...], what: str) -> dict
     return sizes
 
 
-def check_binding(graph: Graph, inputs: Arrays, outputs: Arrays) -> None:
+def check_binding(graph: Graph, inputs: Arrays, outputs: Arrays) -> dict[str, int]:
     """Check arrays to be bound against a graph's declaration and against each other.
+
+    Returns:
+        The free dimensions' sizes by name.
 
     Raises:
         InvalidInput: naming the first array that does not fit.
@@ -191,6 +194,7 @@ def check_binding(graph: Graph, inputs: Arrays, outputs: Arrays) -> None:
     for name, size in check_arrays(outputs, graph.outputs, "outputs").items():
         if sizes.get(name, size) != size:
             raise EngineError(f"outputs of {graph.kind} have another {name} than its inputs")
+    return sizes
 
 
 def not_loaded(graph: Graph) -> EngineError:

@@ -25,6 +25,7 @@ from sld_edge.export.graphs import (
     unet_graph,
 )
 from sld_edge.export.half import half_from_module
+from sld_edge.export.lighter import lightened
 from sld_edge.export.modules import PixelDecoder, SafetyHead, TextContext
 from sld_edge.export.tensors import tensors_of
 from sld_edge.export.weights import WeightFile
@@ -86,9 +87,12 @@ class NetworkExporter:
             rows = [row.numpy() for row in text(ids)]
         names = [f"{kind}_{index:02d}" for index in range(layers) for kind in "kv"]
         checks = [self._unet_reference(unet, hidden, shape) for shape in self._shapes]
+        channels = unet.config.in_channels
+        branched = BranchedUNet(unet)
+        del unet
         if self._half:
-            text, unet = half_from_module(text), half_from_module(unet)
-            unet.time_embedding.float()
+            text, branched = half_from_module(text), half_from_module(branched)
+            branched.unet.time_embedding.float()
         with self._stage("export text"):
             model = text_graph(text, layers, ids.shape[1], self._config.opset)
             with WeightFile(self._folder / "text.weights") as weights:
@@ -97,12 +101,12 @@ class NetworkExporter:
         with WeightFile(self._folder / "unet.weights") as weights:
             for shape, samples in zip(self._shapes, checks, strict=True):
                 with self._stage(f"export unet {shape.height}x{shape.width}"):
-                    latents = torch.zeros(2, unet.config.in_channels, *self._latent_size(shape))
+                    latents = torch.zeros(2, channels, *self._latent_size(shape))
                     context = [torch.from_numpy(row[None, :2].repeat(3, 0)) for row in rows]
                     if self._half:
                         context = [row.half() for row in context]
                     example = [latents, torch.ones(1), torch.ones(1), *context]
-                    model = unet_graph(BranchedUNet(unet), layers, example, self._config.opset)
+                    model = unet_graph(branched, layers, example, self._config.opset)
                     self._write("unet", model, weights, shape)
                 with self._stage(f"check unet {shape.height}x{shape.width}"):
                     for grid, inputs, want in samples:
@@ -112,19 +116,21 @@ class NetworkExporter:
                             for name, row in zip(names, rows, strict=True)
                         }
                         self._check("unet", {**inputs, **kv}, {"noise_pred": want})
-        del unet, text_encoder, text
+        del branched, text_encoder, text
         gc.collect()
 
     def decode(self) -> None:
         """``decode`` for every size."""
         with self._stage("load vae"), quiet_torch():
             vae = self._checkpoint.load_vae().eval()
-        decoder = PixelDecoder(vae)
+        plain = PixelDecoder(vae)
         samples = []
         for shape in self._shapes:
             latents = torch.randn(1, self._checkpoint.latent_channels, *self._latent_size(shape))
             with torch.no_grad():
-                samples.append((latents.numpy(), decoder(latents).numpy()))
+                samples.append((latents.numpy(), plain(latents).numpy()))
+        decoder = lightened(plain)
+        del vae, plain
         if self._half:
             decoder = half_from_module(decoder)
         with WeightFile(self._folder / "decode.weights") as weights:

@@ -60,6 +60,44 @@ def silu(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def two_readers(first: NDArray[np.float32], second: NDArray[np.float32]) -> Any:
+    """``x`` → SiLU → two 1×1 convolutions of one upsampler, as one of the phases each → ``y`` and ``z``."""
+    model = small_model(first, "unet.up_blocks.0.upsamplers.0.phases.0.weight")
+    graph = model.graph
+    silu_out = graph[-1].inputs[0]
+    name = "unet.up_blocks.0.upsamplers.0.phases.1.weight"
+    node = ir.Node("", "Conv", [silu_out, constant(graph, name, second)], name="other")
+    node.outputs[0].name, node.outputs[0].dtype = "z", ir.DataType.FLOAT
+    node.outputs[0].shape = silu_out.shape
+    graph.append(node)
+    graph.outputs.append(node.outputs[0])
+    return model
+
+
+def test_convolutions_that_read_one_activation_read_it_rounded_once() -> None:
+    x, first = inputs_and_weight()
+    second = first[::-1] * np.float32(3)
+    want = run(two_readers(first, second), x=x)
+    ranges = {"silu_out": range_of(silu(x))}
+    model = two_readers(first, second)
+    assert quantise(model, ranges) == ["conv", "other"]
+    rounding = [n for n in model.graph if n.op_type == "QuantizeLinear"]
+    assert len(rounding) == 1
+    got = run(model, x=x)
+    for name in ("y", "z"):
+        quiet = np.abs(want[name]).max()
+        assert np.abs(got[name] - want[name]).max() < 0.02 * quiet
+
+    switched = two_readers(first, second)
+    assert add_switches(switched, ranges) == ["unet.up_blocks.0.upsamplers.0"]
+    assert len([n for n in switched.graph if n.op_type == "QuantizeLinear"]) == 1
+    off = run(switched, x=x, **{SWITCHES: np.zeros(1, np.float32)})
+    on = run(switched, x=x, **{SWITCHES: np.ones(1, np.float32)})
+    for name in ("y", "z"):
+        np.testing.assert_allclose(off[name], want[name], rtol=1e-5, atol=1e-4)
+        assert not np.allclose(on[name], want[name], rtol=1e-5, atol=1e-4)
+
+
 def test_ranges_are_those_of_the_activation_over_all_runs() -> None:
     x, weight = inputs_and_weight()
     model = small_model(weight)

@@ -28,17 +28,17 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were compiled, not found."""
+    """Names of the files that were read to be compiled, not found."""
     import openvino
 
     names: list[str] = []
-    whole = openvino.Core.compile_model
+    whole = openvino.Core.read_model
 
     def spy(self: openvino.Core, model: str, *rest: object) -> object:
         names.append(Path(model).name)
         return whole(self, model, *rest)
 
-    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    monkeypatch.setattr(openvino.Core, "read_model", spy)
     return names
 
 

@@ -1,4 +1,4 @@
-"""Counted work of one step: the branched network does at most 0.97 of what the plain one does."""
+"""Counted work of one step: the branched network does at most 0.92 of what the plain one does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def work(config: dict[str, Any], branches: int, batch: int, side: int) -> tuple[
 
 
 @pytest.mark.parametrize("size", ["sd15", "sd21"])
-def test_a_step_does_at_most_97_hundredths_of_the_plain_networks_work(
+def test_a_step_does_at_most_92_hundredths_of_the_plain_networks_work(
     size: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     branched, plain = work(ARCHITECTURES[size].unet, branches=3, batch=1, side=64)
@@ -63,7 +63,7 @@ def test_a_step_does_at_most_97_hundredths_of_the_plain_networks_work(
         print(f"\n{size}: {branched / 1e9:.1f} of {plain / 1e9:.1f} GFLOP, {branched / plain:.4f}")  # noqa: T201
     # 3 × 0.80 TFLOP is what the published architecture is known to take at 64×64: the counter sees it all.
     assert 2.2e12 < plain < 2.6e12
-    assert branched <= 0.97 * plain
+    assert branched <= 0.92 * plain
 
 
 def test_the_plain_networks_work_grows_with_its_rows() -> None:
@@ -101,8 +101,8 @@ def test_the_counter_agrees_with_a_count_by_hand() -> None:
     assert got == by_hand
 
 
-def test_the_saving_is_what_runs_once_instead_of_thrice() -> None:
-    """By hand for the tiny network: the first convolution and block, and what precedes the first text."""
+def test_the_saving_is_what_runs_once_instead_of_thrice_and_doubles_after_its_convolution() -> None:
+    """By hand for the tiny network: the first convolution and block, what precedes the first text, upsampling."""
     config = ARCHITECTURES["tiny"].unet
     unet = meta_unet(config)
     branched, plain = work(config, branches=3, batch=1, side=8)
@@ -115,4 +115,6 @@ def test_the_saving_is_what_runs_once_instead_of_thrice() -> None:
     once = conv_in + resnet + proj_in + self_attention + query
     keys = sum(2 * 2 * TOKENS * text * c.heads * c.head_dim for c in layers_from_unet(unet))
     once += timestep_work(unet)
-    assert plain - branched == 2 * once + 3 * keys
+    widest = config["block_out_channels"][-1]
+    doubled = 2 * pixels * widest * widest * 9
+    assert plain - branched == 2 * once + 3 * keys + 3 * doubled * 5 // 9

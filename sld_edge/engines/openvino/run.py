@@ -20,12 +20,14 @@ from sld_edge.engines.base import (
     usable_cores,
 )
 from sld_edge.engines.mapped import releasing_mapped
-from sld_edge.engines.openvino.compile import compiled_from_recipe
+from sld_edge.engines.openvino.compile import Sizes, compiled_from_recipe, sizes_to_fix
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
 #: Why the text encoder, the decoder and uncalibrated bundles do not run in 8 bits.
 _NO_GRAPH = "there is no 8-bit graph of it"
+#: What graphs are compiled for when they are loaded: one picture, with safety.
+_USUAL = {"R": 3, "B": 1}
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -36,6 +38,10 @@ class OpenVinoEngine:
         self._recipe = recipe
         #: The recipe in use: its 8-bit one where that is allowed and there.
         self._used = recipe
+        self._core: Any = None
+        self._settings: dict[str, Any] = {}
+        #: The free sizes that the compiled graph is fixed to; empty where they are free.
+        self._sizes: Sizes = {}
         self._compiled: Any = None
         self._request: Any = None
         self._packed = False
@@ -53,8 +59,8 @@ class OpenVinoEngine:
 
     def __enter__(self) -> OpenVinoEngine:
         if self._request is None:
-            self._compiled = self._open()
-            self._request = self._compiled.create_infer_request()
+            self._open()
+            self._compile(sizes_to_fix(self.graph, _USUAL))
         return self
 
     def __exit__(
@@ -63,7 +69,7 @@ class OpenVinoEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._request = self._compiled = None
+        self._request = self._compiled = self._core = None
         self._packed = False
 
     def trim(self) -> None:
@@ -81,17 +87,18 @@ class OpenVinoEngine:
             EngineError: when run, if OpenVINO fails.
         """
         del constant
-        check_binding(self.graph, inputs, outputs)
+        sizes = check_binding(self.graph, inputs, outputs)
         import openvino
 
-        request = self._acquired()
         # One request for all bindings: each would keep activations of its own.
+        self._request_for(sizes)
         tensors = [
             (name, openvino.Tensor(array, shared_memory=True))
             for name, array in (*inputs.items(), *outputs.items())
         ]
 
         def call() -> None:
+            request = self._request_for(sizes)
             try:
                 for name, tensor in tensors:
                     request.set_tensor(name, tensor)
@@ -117,15 +124,30 @@ class OpenVinoEngine:
             request.infer()
         self._packed = True
 
-    def _acquired(self) -> Any:
+    def _request_for(self, sizes: Sizes) -> Any:
+        """The request for inputs of these sizes; what was compiled for others is let go first."""
         if self._request is None:
             raise not_loaded(self.graph)
+        fixed = sizes_to_fix(self.graph, sizes)
+        if fixed != self._sizes:
+            self._request = self._compiled = None
+            self._compile(fixed)
         return self._request
 
     def _failed(self, error: Exception) -> EngineError:
         return EngineError(f"openvino failed in {self.graph.kind} ({one_line(str(error))[-300:]})")
 
-    def _open(self) -> Any:
+    def _compile(self, sizes: Sizes) -> None:
+        import openvino
+
+        self._sizes, self._packed = sizes, False
+        self._compiled = compiled_from_recipe(
+            openvino, self._core, self._used, self._settings, sizes
+        )
+        self._request = self._compiled.create_infer_request()
+
+    def _open(self) -> None:
+        """Find out what to compute in, and say it."""
         try:
             import openvino
         except ImportError as error:
@@ -149,7 +171,7 @@ class OpenVinoEngine:
         elif precision == "fp32":
             settings["EXECUTION_MODE_HINT"] = "ACCURACY"
         self._used = self._recipe if low is None else low
-        compiled = compiled_from_recipe(openvino, core, self._used, settings)
+        self._core, self._settings = core, settings
         version = openvino.get_version().split("-")[0]
         if low is not None:
             stated = f"int8, the rest {precision}"
@@ -160,4 +182,3 @@ class OpenVinoEngine:
             stated = stated_precision(precision, asked, why_not_int8=why)
         self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
         self._line += "".join(f"; {why}" for why in self._recipe.notes)
-        return compiled
