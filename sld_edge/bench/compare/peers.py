@@ -55,7 +55,7 @@ _SAFE, _PLAIN = "safe-eager", "plain-eager"
 PEERS: tuple[Peer, ...] = (
     Peer(name="ours", title="sld-edge", branches=3, reference=_SAFE, adapter="ours", follows=True),
     Peer(name="ours-off", title="sld-edge, safety off", branches=2, reference=_PLAIN, adapter="ours",
-         follows=True),
+         process="off", follows=True),
     Peer(name=_SAFE, title="diffusers Safe, eager", branches=3, reference=_SAFE, adapter="torch_safe"),
     Peer(name=_PLAIN, title="diffusers plain, eager", branches=2, reference=_PLAIN,
          adapter="torch_safe"),

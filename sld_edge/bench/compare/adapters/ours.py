@@ -11,11 +11,9 @@ from sld_edge.bench.latency.clock import StageClock, run_from_spans
 from sld_edge.bench.originals import originals
 from sld_edge.runtime.pipeline import SafePipeline
 
-_loaded: dict[str, tuple[SafePipeline, StageClock]] = {}
-
 
 def build(task: Task, peer: str) -> Ours:
-    """``"ours"`` with the task's safety settings, ``"ours-off"`` with safety off; they share one load."""
+    """``"ours"`` with the task's safety settings, ``"ours-off"`` with safety off."""
     return Ours(task, off=peer.endswith("off"))
 
 
@@ -23,16 +21,13 @@ class Ours:
     """SafePipeline on the bundle."""
 
     def __init__(self, task: Task, *, off: bool) -> None:
-        if task.bundle not in _loaded:
-            clock = StageClock()
-            pipe = SafePipeline.from_pretrained(
-                task.bundle,
-                compute_precision=task.precision,  # type: ignore[arg-type] # checked at the door
-                threads=task.threads,
-                observer=clock,
-            )
-            _loaded[task.bundle] = pipe, clock
-        self._pipe, self._clock = _loaded[task.bundle]
+        self._clock = StageClock()
+        self._pipe = SafePipeline.from_pretrained(
+            task.bundle,
+            compute_precision=task.precision,  # type: ignore[arg-type] # checked at the door
+            threads=task.threads,
+            observer=self._clock,
+        )
         self._task = task
         self._latents = np.load(task.latents)
         self._safety: dict[str, Any] = (
