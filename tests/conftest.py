@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sld_edge.bundle import Bundle
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 if threading.current_thread() is threading.main_thread():
     # A shell starts background jobs with Ctrl-C ignored, and what tests start would inherit that.
@@ -32,3 +34,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
 
     out = tmp_path_factory.mktemp("bundle") / "tiny"
     return export_bundle(ExportConfig(checkpoint=tiny_checkpoint, out=out)).path
+
+
+@pytest.fixture(scope="session")
+def calibrated(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny bundle, calibrated."""
+    pytest.importorskip("openvino")
+    from sld_edge.calibration.calibrate import calibrate_bundle
+    from sld_edge.calibration.config import CalibrationConfig
+    from tests.calibration.conftest import QUICK
+
+    out = tmp_path_factory.mktemp("calibrated") / "tiny-int8"
+    return calibrate_bundle(CalibrationConfig(bundle=tiny_bundle, out=out, **QUICK))

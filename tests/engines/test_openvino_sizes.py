@@ -1,9 +1,8 @@
-"""OpenVINO compiles for one picture's sizes, and for others when they come: same numbers whatever came before."""
+"""In 8 bits OpenVINO compiles for one picture's sizes, for others when they come: same numbers whatever came before."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Engine, EngineOptions, empty_outputs
+from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions, empty_outputs
 from sld_edge.engines.load import load
 from sld_edge.errors import EngineError
 from sld_edge.manifest import Graph
@@ -23,19 +22,14 @@ pytest.importorskip("openvino")
 Arrays = dict[str, NDArray[Any]]
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> Bundle:
-    return Bundle.open(tiny_bundle)
-
-
-def engine_of(bundle: Bundle, kind: str = "unet") -> Engine:
+def engine_of(bundle: Bundle, kind: str = "unet", precision: ComputePrecision = "int8") -> Engine:
     graph = next(graph for graph in bundle.manifest.graphs if graph.kind == kind)
-    return load(bundle, graph, EngineOptions(backend="openvino"))
+    return load(bundle, graph, EngineOptions(backend="openvino", compute_precision=precision))
 
 
 @pytest.fixture
-def unet(bundle: Bundle) -> Iterator[Engine]:
-    with engine_of(bundle) as engine:
+def unet(calibrated: Bundle) -> Iterator[Engine]:
+    with engine_of(calibrated) as engine:
         yield engine
 
 
@@ -67,12 +61,12 @@ def test_other_sizes_are_compiled_when_they_come_and_several_pictures_stay_free(
 @settings(max_examples=4, deadline=None)
 @given(runs=st.lists(st.tuples(st.integers(2, 4), st.integers(1, 2)), min_size=2, max_size=4))
 def test_results_do_not_depend_on_what_was_run_before(
-    runs: list[tuple[int, int]], bundle: Bundle
+    runs: list[tuple[int, int]], calibrated: Bundle
 ) -> None:
-    with engine_of(bundle) as used:
+    with engine_of(calibrated) as used:
         for branches, batch in runs:
             inputs = inputs_for(used.graph, branches, batch)
-            with engine_of(bundle) as fresh:
+            with engine_of(calibrated) as fresh:
                 want = fresh.run(inputs)["noise_pred"]
             np.testing.assert_array_equal(used.run(inputs)["noise_pred"], want)
 
@@ -91,13 +85,19 @@ def test_a_bound_call_runs_right_after_others_of_other_sizes(unet: Engine) -> No
         np.testing.assert_array_equal(got, unet.run(inputs)["noise_pred"])
 
 
-def test_sizes_that_are_no_number_of_pictures_stay_free(bundle: Bundle) -> None:
-    with engine_of(bundle, "text") as text:
-        assert text._compiled.input("input_ids").get_partial_shape().is_dynamic  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("kind", "precision", "name"),
+    [("unet", "fp32", "k_00"), ("decode", "int8", "latents"), ("text", "int8", "input_ids")],
+)
+def test_what_is_not_in_8_bits_is_compiled_for_any_sizes(
+    kind: str, precision: ComputePrecision, name: str, calibrated: Bundle
+) -> None:
+    with engine_of(calibrated, kind, precision) as engine:
+        assert engine._compiled.input(name).get_partial_shape().is_dynamic  # type: ignore[attr-defined]
 
 
-def test_a_call_after_the_engine_was_closed_is_refused(bundle: Bundle) -> None:
-    with engine_of(bundle) as engine:
+def test_a_call_after_the_engine_was_closed_is_refused(calibrated: Bundle) -> None:
+    with engine_of(calibrated) as engine:
         outputs = empty_outputs(engine.graph, {"R": 3, "B": 1})
         call = engine.bind(inputs_for(engine.graph, 3, 1), outputs)
     with pytest.raises(EngineError, match="not loaded"):

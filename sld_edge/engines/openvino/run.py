@@ -60,7 +60,7 @@ class OpenVinoEngine:
     def __enter__(self) -> OpenVinoEngine:
         if self._request is None:
             self._open()
-            self._compile(sizes_to_fix(self.graph, _USUAL))
+            self._compile(self._fixed(_USUAL))
         return self
 
     def __exit__(
@@ -128,7 +128,7 @@ class OpenVinoEngine:
         """The request for inputs of these sizes; what was compiled for others is let go first."""
         if self._request is None:
             raise not_loaded(self.graph)
-        fixed = sizes_to_fix(self.graph, sizes)
+        fixed = self._fixed(sizes)
         if fixed != self._sizes:
             self._request = self._compiled = None
             self._compile(fixed)
@@ -136,6 +136,14 @@ class OpenVinoEngine:
 
     def _failed(self, error: Exception) -> EngineError:
         return EngineError(f"openvino failed in {self.graph.kind} ({one_line(str(error))[-300:]})")
+
+    def _fixed(self, sizes: Sizes) -> Sizes:
+        """The sizes to compile for: free unless in 8 bits.
+
+        With fixed ones OpenVINO packs the weights before the first run, both copies in memory at once, where a start
+        from the cache packs them layer by layer as the first step goes; what copies take is little of a slower step.
+        """
+        return {} if self._used is self._recipe else sizes_to_fix(self.graph, sizes)
 
     def _compile(self, sizes: Sizes) -> None:
         import openvino
