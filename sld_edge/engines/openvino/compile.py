@@ -19,8 +19,6 @@ from sld_edge.manifest import Graph
 #: Free sizes that follow from how many pictures are made with how many branches.
 _PICTURES = {"R", "B"}
 _WITHOUT_WEIGHTS = {"CACHE_MODE": "OPTIMIZE_SIZE"}
-
-
 Sizes = Mapping[str, int]
 
 
