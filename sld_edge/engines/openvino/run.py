@@ -87,7 +87,7 @@ class OpenVinoEngine:
             EngineError: when run, if OpenVINO fails.
         """
         del constant
-        sizes = check_binding(self.graph, inputs, outputs)
+        sizes = self._fixed(check_binding(self.graph, inputs, outputs))
         import openvino
 
         # One request for all bindings: each would keep activations of its own.
@@ -125,13 +125,12 @@ class OpenVinoEngine:
         self._packed = True
 
     def _request_for(self, sizes: Sizes) -> Any:
-        """The request for inputs of these sizes; what was compiled for others is let go first."""
+        """The request compiled for these sizes; what was compiled for others is let go first."""
         if self._request is None:
             raise not_loaded(self.graph)
-        fixed = self._fixed(sizes)
-        if fixed != self._sizes:
+        if sizes != self._sizes:
             self._request = self._compiled = None
-            self._compile(fixed)
+            self._compile(sizes)
         return self._request
 
     def _failed(self, error: Exception) -> EngineError:
