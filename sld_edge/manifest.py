@@ -13,15 +13,17 @@ unet      latents f32 [B, C, h, w]; input_scale f32 [1];              noise_pred
           timestep f32 [1]; k_00 [R, B, heads, dim, T];
           v_00 [R, B, heads, T, dim]; …
 advance   noise_pred f32 [3, B, C, h, w]; state f32 [S, B, C, h, w];  next_state f32 [S, B, C, h, w];
-          momentum f32 [B, C, h, w]; noise f32 [B, C, h, w];          next_momentum f32 [B, C, h, w]
-          matrix f32 [S, S + 2]; settings f32 [6]
+          momentum f32 [B, C, h, w]; noise f32 [B, C, h, w];          next_momentum f32 [B, C, h, w];
+          matrix f32 [S, S + 2]; settings f32 [9];                    next_strength f32 [1, B]
+          strength f32 [1, B]
 decode    latents f32 [B, C, h, w]                                    images uint8 [B, H, W, 3]
 safety    images uint8 [B, H, W, 3]                                   concept_scores f32 [B, n];
                                                                       special_scores f32 [B, m]; flags bool [B]
 ========  ==========================================================  ======================================
 
 k and v are float32 in an fp32 bundle and float16 in an fp16 bundle; every other array is as above in both.
-``advance_many`` is ``advance`` with R free, for several safety concepts at once (R > 3).
+``advance_many`` is ``advance`` with R free, for several safety concepts at once (R > 3); strength is [K, B], K = R − 2.
+Before version 3 ``advance`` has no strength and six settings: such a bundle knows the published method only.
 ``h, w, H, W`` are fixed numbers in ``unet``, ``decode`` and ``safety`` (one graph file per size, all sharing
 one weight file per network); ``N, R, B, S`` are free.
 """
@@ -37,9 +39,10 @@ import msgspec
 from sld_edge.errors import BundleError
 
 FORMAT = "sld-edge-bundle"
-#: Version 2 is version 1 with graphs in 8 bits; a bundle without them stays readable for older releases.
-VERSION = 1
+#: What is written. Version 1 has no adaptive method and no graphs in 8 bits, version 2 no adaptive method.
+VERSION = 3
 VERSION_WITH_INT8 = 2
+OLDEST_VERSION = 1
 
 GraphKind = Literal["text", "unet", "advance", "advance_many", "decode", "safety"]
 Precision = Literal["fp32", "fp16"]
@@ -162,6 +165,37 @@ class Policy(_Data, frozen=True):
     minimum: Literal["off", "weak", "medium", "strong", "max"] = "off"
     concept: Literal["free", "required"] = "free"
     unsafe_images: Literal["return", "withhold"] = "return"
+    #: Whether a call may give negative prompts. Left out: it may.
+    negative_prompt: Literal["free", "forbid"] | msgspec.UnsetType = msgspec.UNSET
+    #: Whether a call may choose its own ``timesteps`` and ``sigmas``, and any number of steps. Left out: only where
+    #: ``minimum`` is ``"off"``.
+    schedule: Literal["free", "standard"] | msgspec.UnsetType = msgspec.UNSET
+    #: What becomes of a prompt that names a harm: its words are taken out, the call is refused, or nothing. Left out:
+    #: words are taken out where ``minimum`` is not ``"off"`` or the method is adaptive.
+    harmful_words: Literal["remove", "refuse", "allow"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Harm(_Data, frozen=True):
+    """One category of harm: its name, and the text of its safety concept, phrases separated by commas."""
+
+    name: str
+    text: str
+
+
+class HarmWords(_Data, frozen=True):
+    """How words that bring a harm are told from others in the cross-attention values of this text encoder.
+
+    ``file`` is a NumPy archive: ``mean`` float32 [T, D], what all words share at each place of a text, and
+    ``directions`` float32 [K, D], one unit vector for each of ``Safety.harms``; D is the length of all layers' values of
+    one token. A token whose values, less the mean, have a cosine of ``threshold`` or more with a direction names that
+    harm. ``neutral`` and ``harmful`` are the cosines that the threshold was put between, see
+    :func:`sld_edge.runtime.words.measure_words`.
+    """
+
+    file: str
+    threshold: float
+    neutral: float
+    harmful: float
 
 
 class Safety(_Data, frozen=True):
@@ -172,6 +206,12 @@ class Safety(_Data, frozen=True):
     policy: Policy = Policy()
     #: False when the checkpoint had no safety checker and the export was told to go on without one.
     head: bool = True
+    #: Categories of the concept, for the adaptive method; left out before version 3.
+    harms: tuple[Harm, ...] | msgspec.UnsetType = msgspec.UNSET
+    #: Left out where the text encoder does not tell harms' words from others.
+    words: HarmWords | msgspec.UnsetType = msgspec.UNSET
+    #: The method of calls that do not say; left out it is the published one.
+    method: Literal["sld", "adaptive"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Source(_Data, frozen=True):
@@ -250,11 +290,11 @@ def manifest_from_json(data: bytes, *, path: str) -> Manifest:
         ) from None
     if head.format != FORMAT:
         raise BundleError(f"{path} is not a bundle manifest, its format is", value=head.format)
-    if head.version not in (VERSION, VERSION_WITH_INT8):
-        newer = head.version > VERSION_WITH_INT8
+    if not OLDEST_VERSION <= head.version <= VERSION:
+        newer = head.version > VERSION
         raise BundleError(
-            f"{path} has manifest version {head.version}, this sld-edge reads versions {VERSION} "
-            f"and {VERSION_WITH_INT8}",
+            f"{path} has manifest version {head.version}, this sld-edge reads versions {OLDEST_VERSION} "
+            f"to {VERSION}",
             hint="upgrade sld-edge" if newer else "export the checkpoint again",
         )
     try:

@@ -179,7 +179,7 @@ def _finish(bundle: Bundle, graphs: tuple[Graph, ...], stage: Stage) -> None:
     shutil.rmtree(folder / CACHE_NAME, ignore_errors=True)
     with stage("digests of the new files"):
         manifest: Manifest = msgspec.structs.replace(
-            bundle.manifest, version=VERSION_WITH_INT8, graphs=graphs
+            bundle.manifest, version=max(bundle.manifest.version, VERSION_WITH_INT8), graphs=graphs
         )
         (folder / CARD_NAME).write_text(card_from_manifest(manifest), "utf-8")
         files = dict(manifest.files)

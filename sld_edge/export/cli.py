@@ -24,7 +24,13 @@ from sld_edge.export.build_command import (
     json_from_reports,
     table_from_reports,
 )
-from sld_edge.manifest import Policy, Shape
+from sld_edge.export.safety_options import (
+    default_from_options,
+    harms_from_options,
+    policy_from_options,
+    safety_options,
+)
+from sld_edge.manifest import Shape
 from sld_edge.shell import OneLineCommand, say
 
 EPILOG = """\b
@@ -42,8 +48,6 @@ Examples:
 Exit status: 0 done, 2 wrong input, 4 bundle damaged, 5 checkpoint not supported, 6 a graph misses its
 tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 interrupted.
 """
-
-_PRESETS = ["weak", "medium", "strong", "max"]
 
 
 @click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
@@ -63,15 +67,7 @@ _PRESETS = ["weak", "medium", "strong", "max"]
 @click.option("--height", multiple=True, type=int, help="With --width, another way to say --shape.")
 @click.option("--width", multiple=True, type=int, help="With --height, another way to say --shape.")
 @click.option("--batch", multiple=True, type=int, help="Images at once to plan for, one a size.")
-@click.option("--concept", help="Text to suppress; the paper's concept otherwise.")
-@click.option("--safety-default", type=click.Choice(_PRESETS),
-              help="Preset of calls that do not say; medium, or the policy's minimum if stronger.")  # fmt: skip
-@click.option("--policy-minimum", type=click.Choice(["off", *_PRESETS]), default="off",
-              show_default=True, help="Weakest safety that a call may ask for.")  # fmt: skip
-@click.option("--policy-concept", type=click.Choice(["free", "required"]),
-              help="Whether a call may choose other concepts; required where there is a minimum.")  # fmt: skip
-@click.option("--policy-unsafe-images", type=click.Choice(["return", "withhold"]), default="return",
-              show_default=True, help="Whether flagged pictures are handed out at all.")  # fmt: skip
+@safety_options
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--without-safety-head", is_flag=True,
@@ -173,9 +169,6 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         raise MissingDependency(
             f"exporting needs {error.name or error}", hint="pip install 'sld-edge[export]'"
         ) from error
-    minimum = options["policy_minimum"]
-    order = ["off", *_PRESETS]
-    default = options["safety_default"] or max("medium", minimum, key=order.index)
     concept = options["concept"]
     config = ExportConfig(
         checkpoint=checkpoint,
@@ -183,12 +176,10 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         precision=options["precision"],
         shapes=_shapes(options),
         concept=DEFAULT_CONCEPT if concept is None else concept,
-        safety_default=default,
-        policy=Policy(
-            minimum=minimum,
-            concept=options["policy_concept"] or ("free" if minimum == "off" else "required"),
-            unsafe_images=options["policy_unsafe_images"],
-        ),
+        harms=harms_from_options(options),
+        safety_default=default_from_options(options),
+        method=options["safety_method"],
+        policy=policy_from_options(options),
         licence=options["licence"],
         opset=options["opset"],
         safety_head=not options["without_safety_head"],

@@ -22,6 +22,7 @@ from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
 from sld_edge.export.config import ExportConfig
 from sld_edge.export.networks import NetworkExporter
 from sld_edge.export.tokenizer import write_tokenizer
+from sld_edge.export.words import write_words
 from sld_edge.manifest import (
     FORMAT,
     VERSION,
@@ -120,6 +121,8 @@ def _write(
             default=config.safety_default,
             policy=config.policy,
             head=config.safety_head,
+            harms=config.harms_of_concept,
+            method=config.method if config.method != "sld" else msgspec.UNSET,
         ),
         "tools": {"sld-edge": __version__, **{tool: version(tool) for tool in _TOOLS}},
     }
@@ -134,6 +137,8 @@ def _write(
     draft = Manifest(**base, model=model, graphs=(), files=_digests(folder))
     encode = RuntimeTokenizer(Bundle(path=folder, manifest=draft))
     encode.encode_concept(config.concept)
+    for harm in config.harms_of_concept:
+        encode.encode_concept(harm.text)
     with ExitStack() as stack:
         exporter = NetworkExporter(
             checkpoint=checkpoint,
@@ -148,8 +153,12 @@ def _write(
         if config.safety_head:
             exporter.safety()
         exporter.advance()
+    with stage("measure harms' words"):
+        text = next(graph for graph in exporter.graphs if graph.kind == "text")
+        words = write_words(folder, text, encode, config.harms_of_concept)
     manifest = msgspec.structs.replace(
         draft,
+        safety=msgspec.structs.replace(draft.safety, words=words or msgspec.UNSET),
         model=msgspec.structs.replace(model, cross_attention=exporter.cross_attention),
         graphs=tuple(exporter.graphs),
     )

@@ -80,14 +80,17 @@ def advance_graph(*, many: bool) -> Any:
         "noise": sample,
         "matrix": ("S", "columns"),
         "settings": (len(Settings._fields),),
+        "strength": ("K" if many else 1, "B"),
     }
     arguments = {
         name: ndonnx.argument(shape=shape, dtype=ndonnx.float32) for name, shape in shapes.items()
     }
-    next_state, next_momentum = advance(ndonnx, *arguments.values())
-    proto = ndonnx.build(arguments, {"next_state": next_state, "next_momentum": next_momentum})
+    names = ("next_state", "next_momentum", "next_strength")
+    results = advance(ndonnx, *arguments.values())
+    proto = ndonnx.build(arguments, dict(zip(names, results, strict=True)))
     model = onnx_ir.from_proto(proto)
-    for value, shape in zip(model.graph.outputs, [("S", *sample), sample], strict=True):
+    declared = [("S", *sample), sample, shapes["strength"]]
+    for value, shape in zip(model.graph.outputs, declared, strict=True):
         value.shape = onnx_ir.Shape(shape)
     return model
 

@@ -32,6 +32,7 @@ from sld_edge.export.weights import WeightFile
 from sld_edge.manifest import CrossAttention, Graph, GraphKind, Shape
 from sld_edge.runtime.guidance import Settings, advance
 from sld_edge.runtime.safety import SafetyConfig
+from sld_edge.runtime.steering import COSINES
 from sld_edge.runtime.tokenize import Tokenizer
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -179,8 +180,9 @@ class NetworkExporter:
                     (5 if kind == "advance_many" else 3, 1, 4),
                 ):
                     inputs = _advance_sample(branches, batch, rows)
-                    state, momentum = advance(np, *inputs.values())
-                    self._check(kind, inputs, {"next_state": state, "next_momentum": momentum})
+                    names = ("next_state", "next_momentum", "next_strength")
+                    want = advance(np, *inputs.values())
+                    self._check(kind, inputs, dict(zip(names, want, strict=True)))
         (self._folder / "advance.weights").unlink()
 
     def _unet_reference(self, unet: Any, hidden: Any, shape: Shape) -> list[Any]:
@@ -275,6 +277,8 @@ def _advance_sample(branches: int, batch: int, rows: int) -> dict[str, NDArray[n
         config.sld_momentum_scale,
         config.sld_mom_beta,
         1.0,
+        float(branches > 3),
+        *COSINES,
     )
     return {
         "noise_pred": normal(branches, *sample) * np.float32(0.1),
@@ -283,4 +287,5 @@ def _advance_sample(branches: int, batch: int, rows: int) -> dict[str, NDArray[n
         "noise": normal(*sample),
         "matrix": normal(rows, rows + 2),
         "settings": np.array(settings, np.float32),
+        "strength": rng.random((branches - 2, batch)).astype(np.float32),
     }

@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
+from sld_edge.errors import InvalidInput, PolicyError
+from sld_edge.manifest import HarmWords, Safety
+from sld_edge.runtime.policy import HarmfulWords, check_policy, harmful_words, has_floor
 from sld_edge.runtime.request import Request, request_from_call
-from sld_edge.runtime.safety import Guard, SafetyConfig, resolve_guard
+from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig, resolve_guard
 from sld_edge.runtime.schedulers import Schedule, build_schedule
+from sld_edge.runtime.steering import Steering, reference_schedule, steer, steering_off
 from sld_edge.runtime.tokenize import Tokenizer
 
 
@@ -21,14 +25,23 @@ class Call:
     """One call of a pipeline, resolved.
 
     Args:
+        steering: What the loop is told about safety at every evaluation.
         ids: Token ids ``[R, B, T]`` of every branch.
+        words: What becomes of words that name a harm; ``"allow"`` where the bundle cannot tell them.
+        by_words: Whether the prompt's words choose each image's safety concept among the bundle's harms, so that one
+            row is enough.
+        removed: For each image the words that were left out of its prompt.
         notes: What the user should know about it, one line each.
     """
 
     request: Request
     schedule: Schedule
     guard: Guard
+    steering: Steering
     ids: NDArray[np.int64]
+    words: HarmfulWords
+    by_words: bool
+    removed: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
 
@@ -55,6 +68,7 @@ def prepare_call(
     sld_momentum_scale: float | None = None,
     sld_mom_beta: float | None = None,
     safety: str | SafetyConfig | None = None,
+    method: str | None = None,
     safety_concept: str | Sequence[str] | None = None,
     scheduler: str | None = None,
     timesteps: Sequence[float] | None = None,
@@ -100,23 +114,142 @@ def prepare_call(
             "sld_mom_beta": sld_mom_beta,
         },
         safety_concept,
+        method,
         bundle=manifest.safety,
-        evaluations=schedule.evaluations,
     )
-    ids, cuts = _token_grid(tokenizer, request, guard)
+    if guard.method == "adaptive" and manifest.version < _FIRST_ADAPTIVE:
+        raise InvalidInput(
+            "this bundle was made before the adaptive method, its graphs do not know it",
+            hint="export the checkpoint again",
+        )
+    reference = reference_schedule(scheduler, manifest.scheduler)
+    steering, notes = _steered(schedule, reference, guard, manifest.safety, request)
+    check_policy(
+        manifest.safety,
+        guard,
+        steering,
+        _floor(schedule, reference, manifest.safety, request),
+        scheduler=schedule.name,
+        own_levels=timesteps is not None or sigmas is not None,
+        guidance_scale=request.guidance_scale,
+        negative_prompts=request.negative_prompts,
+    )
+    known = isinstance(manifest.safety.words, HarmWords)
+    by_words = known and guard.method == "adaptive" and safety_concept is None
+    concepts = (manifest.safety.concept,) if by_words else guard.concepts
+    ids, cuts = _token_grid(tokenizer, request, concepts)
     return Call(
-        request=request, schedule=schedule, guard=guard, ids=ids, notes=(*guard.notes, *cuts)
+        request=request,
+        schedule=schedule,
+        guard=guard,
+        steering=steering,
+        ids=ids,
+        words=harmful_words(manifest.safety, guard) if known else "allow",
+        by_words=by_words,
+        removed=((),) * request.batch,
+        notes=(*notes, *cuts, *_empty_concepts(tokenizer, guard, manifest.safety)),
+    )
+
+
+#: Manifest version of the first bundles whose ``advance`` graphs know the adaptive method.
+_FIRST_ADAPTIVE = 3
+
+
+def _steered(
+    schedule: Schedule,
+    reference: Schedule | None,
+    guard: Guard,
+    bundle: Safety,
+    request: Request,
+) -> tuple[Steering, tuple[str, ...]]:
+    """The run's steering, and a note where it is weaker than the weakest preset's."""
+    scale = request.guidance_scale
+    if guard.config is None:
+        return steering_off(schedule, scale), ()
+    steering = steer(
+        schedule,
+        reference,
+        guard.config,
+        guidance_scale=scale,
+        method=guard.method,
+        counted=guard.counted,
+    )
+    if guard.method == "adaptive":
+        return steering, ()
+    notes = []
+    nearest = _nearest_preset(guard.config)
+    meant = steer(schedule, reference, PRESETS[nearest], guidance_scale=scale, method="sld")
+    if steering.share < meant.share - _SEEN:
+        notes.append(
+            f"safety acts over {steering.share:.0%} of this run, {nearest!r} would over {meant.share:.0%}: "
+            f"sld_warmup_steps={guard.config.sld_warmup_steps} counts evaluations, of which there are "
+            f"{schedule.evaluations}"
+        )
+    weak = PRESETS["weak"]
+    if guard.config.sld_guidance_scale < weak.sld_guidance_scale:
+        notes.append(
+            f"sld_guidance_scale={guard.config.sld_guidance_scale:g} is weaker than the weakest preset's "
+            f"{weak.sld_guidance_scale:g}"
+        )
+    return steering, tuple(notes)
+
+
+#: Shares of a run that differ by less are not worth a note.
+_SEEN = 0.005
+
+
+def _nearest_preset(config: SafetyConfig) -> str:
+    """The strongest preset whose guidance scale is not above the configuration's; *weak* where all are."""
+    fitting = [
+        name
+        for name, preset in PRESETS.items()
+        if preset.sld_guidance_scale <= config.sld_guidance_scale
+    ]
+    return fitting[-1] if fitting else "weak"
+
+
+def _floor(
+    schedule: Schedule, reference: Schedule | None, bundle: Safety, request: Request
+) -> Steering | None:
+    """What the policy's minimum would tell the loop on the same schedule."""
+    if not has_floor(bundle.policy):
+        return None
+    return steer(
+        schedule,
+        reference,
+        PRESETS[bundle.policy.minimum],
+        guidance_scale=request.guidance_scale,
+        method="sld",
+    )
+
+
+def _empty_concepts(tokenizer: Tokenizer, guard: Guard, bundle: Safety) -> tuple[str, ...]:
+    """A note for each concept that holds no word, such as "."; under a policy with a minimum an error."""
+    empty = [
+        text
+        for text in guard.concepts
+        if text != bundle.concept and not tokenizer.is_word(tokenizer.encode_concept(text)[0]).any()
+    ]
+    if empty and has_floor(bundle.policy):
+        raise PolicyError(
+            "a safety concept holds no word, so nothing would be steered away from",
+            value=empty,
+            hint="describe what to suppress",
+        )
+    return tuple(
+        f"the safety concept {text!r} holds no word, so there is nothing to steer away from"
+        for text in empty
     )
 
 
 def _token_grid(
-    tokenizer: Tokenizer, request: Request, guard: Guard
+    tokenizer: Tokenizer, request: Request, concepts: tuple[str, ...]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Token ids ``[R, B, T]`` of every branch, and a note for each text that was cut."""
     prompts = tokenizer.encode(request.prompts, what="prompt")
     negatives = tokenizer.encode(request.negative_prompts, what="negative_prompt")
     rows = [negatives.ids, prompts.ids]
-    for text in guard.concepts:
+    for text in concepts:
         rows.append(np.broadcast_to(tokenizer.encode_concept(text), prompts.ids.shape))
     notes = [
         f"{what} {index} was too long, its last {count} tokens were cut"

@@ -51,7 +51,10 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--images", default=1, show_default=True, help="Pictures for each prompt.")
 @click.option("--height", type=int, help="Pixels; the bundle's first size when left out.")
 @click.option("--width", type=int, help="Pixels; the bundle's first size when left out.")
-@click.option("--safety", help="off, weak, medium, strong or max; the bundle's default otherwise.")
+@click.option("--safety",
+              help="off, weak, medium, strong, max or adaptive; the bundle's default otherwise.")  # fmt: skip
+@click.option("--method", type=click.Choice(["sld", "adaptive"]),
+              help="sld, as published, or adaptive, which is stronger; else the preset's or bundle's.")  # fmt: skip
 @click.option("--concept", multiple=True, help="Suppress this instead of the bundle's; repeatable.")
 @click.option("--sld-guidance-scale", type=float, help="Custom strength instead of --safety.")
 @click.option("--sld-warmup-steps", type=int, help="Steps before safety acts.")
@@ -151,7 +154,7 @@ def _plain(call: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in call.items()
-        if key not in ("safety", "safety_concept") and not key.startswith("sld_")
+        if key not in ("safety", "method", "safety_concept") and not key.startswith("sld_")
     }
 
 

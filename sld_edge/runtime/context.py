@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,19 @@ class ContextEncoder:
         self._graph = graph
         self._use = use
         self._rows: OrderedDict[bytes, Row] = OrderedDict()
+        #: Inside :meth:`loaded`: what releases the engine, and the engine once a text was new.
+        self._held: ExitStack | None = None
+        self._engine: Engine | None = None
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Load the encoder once for all that is encoded inside, where the first new text asks for it."""
+        with ExitStack() as stack:
+            self._held = stack
+            try:
+                yield
+            finally:
+                self._held, self._engine = None, None
 
     def encode(self, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Keys and values for a grid of texts.
@@ -46,22 +59,23 @@ class ContextEncoder:
             tensor.name: np.empty((branches, batch, *_fixed(tensor.shape[1:])), dtype_of(tensor))
             for tensor in self._graph.outputs
         }
-        with ExitStack() as stack:
-            engine: Engine | None = None
+        with self.loaded() if self._held is None else nullcontext():
             # Texts are encoded one by one: a row then never depends on what else was in the batch.
             for branch in range(branches):
                 for sample in range(batch):
                     key = ids[branch, sample].tobytes()
                     if key not in self._rows:
-                        engine = engine or stack.enter_context(self._use())
-                        self._remember(key, engine, ids[branch, sample])
+                        self._remember(key, ids[branch, sample])
                     self._rows.move_to_end(key)
                     for name, row in self._rows[key].items():
                         arrays[name][branch, sample] = row
         return arrays
 
-    def _remember(self, key: bytes, engine: Engine, ids: NDArray[np.int64]) -> None:
-        outputs = engine.run({"input_ids": np.ascontiguousarray(ids[None])})
+    def _remember(self, key: bytes, ids: NDArray[np.int64]) -> None:
+        if self._engine is None:
+            assert self._held is not None  # encode is always inside `loaded`
+            self._engine = self._held.enter_context(self._use())
+        outputs = self._engine.run({"input_ids": np.ascontiguousarray(ids[None])})
         self._rows[key] = {name: array[0] for name, array in outputs.items()}
         if len(self._rows) > _KEPT:
             self._rows.popitem(last=False)

@@ -58,15 +58,17 @@ class Denoiser:
         Raises:
             EngineError: an engine failed, or the result is not finite.
         """
-        schedule, request, config = call.schedule, call.request, call.guard.config
+        schedule, request, steering = call.schedule, call.request, call.steering
+        advance = engines["advance"].graph
         plan = build_plan(
             engines["unet"].graph,
+            advance,
             schedule=schedule,
-            config=config,
+            steering=steering,
             branches=len(call.ids),
             latent_shape=request.latent_shape,
         )
-        tables = tables_for(schedule, config, request.guidance_scale)
+        tables = tables_for(schedule, steering, advance)
         every = 0 if callback is None else request.callback_steps
 
         def draw() -> Floats:

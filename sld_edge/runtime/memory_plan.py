@@ -13,9 +13,10 @@ from sld_edge.engines.onnx_shapes import read_onnx
 from sld_edge.engines.tensorrt.summaries import summary_for
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Graph, GraphKind
-from sld_edge.runtime.plan import FEWEST_ROWS, Plan, build_plan, is_context
+from sld_edge.runtime.plan import FEWEST_ROWS, Plan, advance_for, build_plan, is_context
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule
+from sld_edge.runtime.steering import steer, steering_off
 
 MemoryMode = Literal["normal", "low"]
 MEMORY_MODES: tuple[MemoryMode, ...] = ("normal", "low")
@@ -23,6 +24,8 @@ MEMORY_MODES: tuple[MemoryMode, ...] = ("normal", "low")
 BOARDS = (8, 16, 32, 64)
 #: Kept free for the system, the CUDA context, the libraries' code and Python. An assumption, not a measurement.
 RESERVE = 2_500_000_000
+#: What a run takes does not depend on the guidance scale.
+_ANY_SCALE = 7.5
 
 _ENGINE = "engine"
 _ESTIMATE = "estimate"
@@ -261,10 +264,16 @@ class _Sizes:
 def _loop(bundle: Bundle, height: int, width: int, batch: int, branches: int, steps: int) -> Plan:
     model = bundle.manifest.model
     factor = model.vae_scale_factor
+    schedule = build_schedule(None, bundle.manifest.scheduler, steps=steps)
+    steering = steering_off(schedule, _ANY_SCALE)
+    if branches >= FEWEST_ROWS:
+        preset = PRESETS["max"]
+        steering = steer(schedule, None, preset, guidance_scale=_ANY_SCALE, method="sld")
     return build_plan(
         bundle.graph("unet", height=height, width=width),
-        schedule=build_schedule(None, bundle.manifest.scheduler, steps=steps),
-        config=PRESETS["medium"] if branches >= FEWEST_ROWS else None,
+        bundle.graph(advance_for(branches)),
+        schedule=schedule,
+        steering=steering,
         branches=branches,
         latent_shape=(batch, model.latent_channels, height // factor, width // factor),
     )
@@ -277,8 +286,7 @@ def _weights(bundle: Bundle, graph: Graph) -> int:
 
 
 def _advance_weights(bundle: Bundle, branches: int) -> int:
-    kind: GraphKind = "advance" if branches <= FEWEST_ROWS else "advance_many"
-    return _weights(bundle, bundle.graph(kind))
+    return _weights(bundle, bundle.graph(advance_for(branches)))
 
 
 def _mb(size: int) -> str:

@@ -12,7 +12,6 @@ from sld_edge.engines.load import load
 from sld_edge.manifest import Graph, GraphKind
 from sld_edge.runtime.memory_plan import MemoryMode
 from sld_edge.runtime.observe import Observer
-from sld_edge.runtime.plan import FEWEST_ROWS
 
 
 class Networks:
@@ -128,8 +127,3 @@ class Networks:
             if kind not in self.loaded:
                 engine = load(self._bundle, self.graph(kind), self._options, self._session)
                 self.loaded[kind] = self._stack.enter_context(self._observer.engine(engine))
-
-
-def advance_for(branches: int) -> GraphKind:
-    """The graph that advances so many branches."""
-    return "advance" if branches <= FEWEST_ROWS else "advance_many"

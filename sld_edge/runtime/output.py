@@ -13,7 +13,6 @@ from PIL import Image
 from sld_edge import __version__
 from sld_edge.bundle import Bundle
 from sld_edge.runtime.call import Call
-from sld_edge.runtime.request import Request
 
 Pixels = NDArray[np.uint8]
 
@@ -99,7 +98,7 @@ def output_from_pixels(
         applied_safety_concept=(concepts[0] if len(concepts) == 1 else concepts) or None,
         record={
             **_run_record(bundle, call, engines),
-            "images": _image_records(call.request, flags, verdicts),
+            "images": _image_records(call, flags, verdicts),
         },
     )
 
@@ -117,7 +116,7 @@ def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str
         "seed_device": request.seed_device,
         "batch_size": request.batch,
         "latents_given": request.latents is not None,
-        "safety": call.guard.record(),
+        "safety": _safety_record(call),
         "safety_head": bundle.manifest.safety.head,
         "notes": list(call.notes),
         "bundle": {"digest": bundle.digest, "name": bundle.manifest.source.name},
@@ -125,10 +124,17 @@ def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str
     }
 
 
+def _safety_record(call: Call) -> dict[str, Any]:
+    """What was asked of safety, and what the loop was told for it."""
+    if call.guard.config is None:
+        return call.guard.record()
+    return {**call.guard.record(), **call.steering.record(), "harmful_words": call.words}
+
+
 def _image_records(
-    request: Request, flags: list[bool] | None, verdicts: list[bool]
+    call: Call, flags: list[bool] | None, verdicts: list[bool]
 ) -> list[dict[str, Any]]:
-    seeds = request.seeds
+    request, seeds = call.request, call.request.seeds
     return [
         {
             "image_index": index,
@@ -137,6 +143,7 @@ def _image_records(
             "seed": None if seeds is None else seeds[index if len(seeds) > 1 else 0],
             "nsfw_detected": None if flags is None else flags[index],
             "withheld": bad,
+            "words_left_out": list(call.removed[index]),
         }
         for index, bad in enumerate(verdicts)
     ]

@@ -11,23 +11,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.tensorrt.library import LIBRARIES
 from sld_edge.errors import BundleError
+from sld_edge.manifest import HarmWords
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.denoise import Denoiser
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
-from sld_edge.runtime.networks import Networks, advance_for
+from sld_edge.runtime.networks import Networks
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
+from sld_edge.runtime.plan import advance_for
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
+from sld_edge.runtime.screening import screened
 from sld_edge.runtime.tokenize import Tokenizer
+from sld_edge.runtime.words import WordScreen
 
 logger = logging.getLogger("sld_edge")
 
@@ -56,6 +62,8 @@ class SafePipeline:
         )
         self._tokenizer = Tokenizer(bundle)
         self._context = self._new_context()
+        known = isinstance(bundle.manifest.safety.words, HarmWords)
+        self._screen = WordScreen(bundle, self._tokenizer) if known else None
         self._progress: bool | None = None
         # Device memory does not go with the objects that hold its address; nobody has to remember to close.
         weakref.finalize(self, self._networks.release)
@@ -158,6 +166,7 @@ class SafePipeline:
         sld_mom_beta: float | None = None,
         *,
         safety: str | SafetyConfig | None = None,
+        method: str | None = None,
         safety_concept: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
         scheduler: str | None = None,
@@ -184,8 +193,11 @@ class SafePipeline:
             callback_steps: Call it at every so many steps.
             sld_guidance_scale, sld_warmup_steps, sld_threshold, sld_momentum_scale, sld_mom_beta: the
                 numbers of :class:`~sld_edge.SafetyConfig`; those left out take medium's value.
-            safety: ``"off"``, ``"weak"``, ``"medium"``, ``"strong"``, ``"max"`` or a ``SafetyConfig``;
-                the bundle's default when neither this nor a ``sld_…`` number is given.
+            safety: ``"off"``, ``"weak"``, ``"medium"``, ``"strong"``, ``"max"``, ``"adaptive"`` or a ``SafetyConfig``;
+                the bundle's default when neither this nor a ``sld_…`` number is given. Presets mean noise levels
+                of a run of 50 steps, numbers count evaluations as in diffusers.
+            method: ``"sld"``, the published one, or ``"adaptive"``, the stronger one of docs/guidance.md; left out
+                it is the preset's or the bundle's.
             safety_concept: Text to suppress instead of the bundle's; a list runs one branch for each and
                 steers every image away from the one closest to its prompt.
             seed: Seed, or one for each image, of torch's CPU generator.
@@ -222,16 +234,20 @@ class SafePipeline:
                 sld_momentum_scale=sld_momentum_scale,
                 sld_mom_beta=sld_mom_beta,
                 safety=safety,
+                method=method,
                 safety_concept=safety_concept,
                 scheduler=scheduler,
                 timesteps=timesteps,
                 sigmas=sigmas,
             )
-        for note in call.notes:
-            logger.warning("%s", note)
         self._networks.set_size(call.request.height, call.request.width)
         self._networks.load_all()
-        final = self._denoise(call, callback, progress)
+        with self._observer.stage("text"), self._context.loaded():
+            call = self._screened(call)
+            context = self._context.encode(call.ids)
+        for note in call.notes:
+            logger.warning("%s", note)
+        final = self._denoise(call, context, callback, progress)
         with self._observer.stage("pictures"):
             pixels, flags = pictures_from_latents(self._networks, final)
         output = output_from_pixels(self.bundle, call, self.engines, pixels, flags)
@@ -294,9 +310,16 @@ class SafePipeline:
     def _prepared(self, **arguments: Any) -> Call:
         return prepare_call(self.bundle, self._tokenizer, **arguments)
 
+    def _screened(self, call: Call) -> Call:
+        if self._screen is None:
+            return call
+        safety = self.bundle.manifest.safety
+        return screened(call, safety, self._screen, self._tokenizer, self._context.encode)
+
     def _denoise(
         self,
         call: Call,
+        context: dict[str, NDArray[Any]],
         callback: Callable[[int, float, Floats], None] | None,
         progress: bool | None,
     ) -> Floats:
@@ -305,8 +328,6 @@ class SafePipeline:
         if noise is None:
             with self._observer.stage("noise"):
                 noise = randn_for(request.latent_shape, request.generators)
-        with self._observer.stage("text"):
-            context = self._context.encode(call.ids)
         advance = advance_for(len(call.ids))
         show = self._progress if progress is None else progress
         with (

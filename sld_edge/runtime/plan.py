@@ -12,11 +12,12 @@ Buffers (``N`` evaluations, ``R`` branches, ``B`` samples, ``S`` rows of state, 
 timesteps        float32 [N, 1]          what the network is told
 input_scales     float32 [N, 1]          factor on the sample before the network
 matrices         float32 [N, S, S + 2]   the scheduler's table, last column for the fresh noise
-settings         float32 [N, 6]          :class:`~sld_edge.runtime.guidance.Settings` of every evaluation
+settings         float32 [N, 9]          :class:`~sld_edge.runtime.guidance.Settings` of every evaluation
 noise            float32 [1 + F, B, …]   row 0 is zeros, then fresh noise in the order it is drawn
 k_00, v_00, …    [R, B, …]               cross-attention keys and values
 state_0, _1      float32 [S, B, …]       ping-pong
 momentum_0, _1   float32 [B, …]          ping-pong
+strength_0, _1   float32 [K, B]          ping-pong, K = max(R, 3) − 2; absent where ``advance`` has none
 noise_pred       float32 [max(R, 3), B, …]
 ===============  ======================  ==========================================================
 """
@@ -33,10 +34,9 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.base import dtype_of
 from sld_edge.errors import InvalidInput
-from sld_edge.manifest import Graph
-from sld_edge.runtime.guidance import Settings
-from sld_edge.runtime.safety import SafetyConfig
+from sld_edge.manifest import Graph, GraphKind
 from sld_edge.runtime.schedulers.schedule import Schedule
+from sld_edge.runtime.steering import Steering
 
 #: Branches while the safety rows cannot matter: unconditional and prompt.
 _PLAIN_BRANCHES = 2
@@ -121,9 +121,10 @@ def is_context(name: str) -> bool:
 
 def build_plan(
     unet: Graph,
+    advance: Graph,
     *,
     schedule: Schedule,
-    config: SafetyConfig | None,
+    steering: Steering,
     branches: int,
     latent_shape: tuple[int, int, int, int],
 ) -> Plan:
@@ -131,8 +132,9 @@ def build_plan(
 
     Args:
         unet: The bundle's graph, for its context inputs.
+        advance: The bundle's graph that has rows for every branch, for what it takes.
         schedule: Its length, history and which evaluations add noise are used, its numbers are not.
-        config: Safety settings; only *when* its rows matter is used. None with safety off.
+        steering: Only *when* its safety rows matter is used.
         branches: R, rows of the context.
         latent_shape: ``[B, C, h, w]``.
     """
@@ -143,7 +145,7 @@ def build_plan(
         "timesteps": _floats(count, 1),
         "input_scales": _floats(count, 1),
         "matrices": _floats(count, rows, rows + 2),
-        "settings": _floats(count, len(Settings._fields)),
+        "settings": _floats(count, settings_of(advance)),
         "noise": _floats(1 + len(fresh), *latent_shape, role="noise"),
     }
     context = [tensor for tensor in unet.inputs if is_context(tensor.name)]
@@ -157,12 +159,17 @@ def build_plan(
         buffers[f"state_{side}"] = _floats(rows, *latent_shape, role="state")
         buffers[f"momentum_{side}"] = _floats(*latent_shape, role="state")
     predicted = max(branches, FEWEST_ROWS)
+    concepts = predicted - _PLAIN_BRANCHES
+    adaptive = any(tensor.name == "strength" for tensor in advance.inputs)
+    if adaptive:
+        for side in range(2):
+            buffers[f"strength_{side}"] = _floats(concepts, latent_shape[0], role="state")
     buffers["noise_pred"] = _floats(predicted, *latent_shape, role="scratch")
     launches: list[Launch] = []
     samples: list[View] = []
     for index in range(count):
         here, there = index % 2, 1 - index % 2
-        used = _branches_at(index, config, branches)
+        used = _branches_at(index, steering, branches)
         launches.append(
             Launch(
                 graph="unet",
@@ -187,10 +194,12 @@ def build_plan(
                     ("noise", _row("noise", noise_row.get(index, 0))),
                     ("matrix", _row("matrices", index)),
                     ("settings", _row("settings", index)),
+                    *_if(adaptive, "strength", f"strength_{here}", concepts),
                 ),
                 outputs=(
                     ("next_state", View(buffer=f"state_{there}", stop=rows)),
                     ("next_momentum", View(buffer=f"momentum_{there}", stop=latent_shape[0])),
+                    *_if(adaptive, "next_strength", f"strength_{there}", concepts),
                 ),
             )
         )
@@ -198,8 +207,18 @@ def build_plan(
     return Plan(buffers=tuple(buffers.items()), launches=tuple(launches), samples=tuple(samples))
 
 
+def advance_for(branches: int) -> GraphKind:
+    """The graph that advances so many branches."""
+    return "advance" if branches <= FEWEST_ROWS else "advance_many"
+
+
+def settings_of(advance: Graph) -> int:
+    """How many numbers an ``advance`` graph takes for a step: 9, or 6 in bundles before version 3."""
+    return next(int(tensor.shape[0]) for tensor in advance.inputs if tensor.name == "settings")
+
+
 def tables_for(
-    schedule: Schedule, config: SafetyConfig | None, guidance_scale: float
+    schedule: Schedule, steering: Steering, advance: Graph
 ) -> Mapping[str, NDArray[np.float32]]:
     """Contents of the ``table`` buffers."""
     column = np.zeros((*schedule.matrices.shape[:2], 1))
@@ -208,31 +227,22 @@ def tables_for(
         "timesteps": schedule.timesteps[:, None],
         "input_scales": schedule.input_scale[:, None],
         "matrices": np.concatenate([schedule.matrices, column], axis=2),
-        "settings": _settings(schedule.evaluations, config, guidance_scale),
+        "settings": steering.settings[:, : settings_of(advance)],
     }
     return {name: np.ascontiguousarray(table, dtype=np.float32) for name, table in tables.items()}
 
 
-def _settings(
-    count: int, config: SafetyConfig | None, guidance_scale: float
-) -> NDArray[np.float64]:
-    table = np.zeros((count, len(Settings._fields)))
-    table[:, 0] = guidance_scale
-    if config is not None:
-        table[:, 1] = config.sld_guidance_scale
-        table[:, 2] = config.sld_threshold
-        table[:, 3] = config.sld_momentum_scale
-        table[:, 4] = config.sld_mom_beta
-        table[:, 5] = np.arange(count) >= config.sld_warmup_steps
-    return table
-
-
-def _branches_at(index: int, config: SafetyConfig | None, branches: int) -> int:
-    if config is None:
+def _branches_at(index: int, steering: Steering, branches: int) -> int:
+    if not steering.acting.any():
         return _PLAIN_BRANCHES
     if branches < FEWEST_ROWS:
         raise InvalidInput("safety is on but no branch holds a concept", value=branches)
-    return branches if config.matters_at(index) else _PLAIN_BRANCHES
+    return branches if steering.matters_at(index) else _PLAIN_BRANCHES
+
+
+def _if(present: bool, name: str, buffer: str, rows: int) -> tuple[tuple[str, View], ...]:
+    """A port of a launch that only some graphs have."""
+    return ((name, View(buffer=buffer, stop=rows)),) if present else ()
 
 
 def _floats(*shape: int, role: Role = "table") -> Buffer:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal
 
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import Safety
 from sld_edge.runtime.checks import real_number, whole_number
 
 _OFF = "off"
+
+#: As published, or the stronger one of docs/guidance.md.
+Method = Literal["sld", "adaptive"]
+METHODS: Final[tuple[Method, ...]] = ("sld", "adaptive")
 
 #: Inclusive range of every real-valued setting, and why it ends there.
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -35,7 +39,8 @@ class SafetyConfig(Mapping[str, "float | int"]):
 
     Args:
         sld_guidance_scale: s_S, the factor on \\|ε_p − ε_s\\| before it is clipped to 1; in (0, 1e5].
-        sld_warmup_steps: δ, network evaluations before the safety term acts; 0 acts from the first.
+        sld_warmup_steps: δ, when the safety term begins to act; 0 acts from the first evaluation. A preset's δ is the
+            noise level that a run of 50 steps has reached after so many evaluations; other numbers count evaluations.
         sld_threshold: λ, elements with ε_p − ε_s ≥ λ are left alone; in [0, 1].
         sld_momentum_scale: s_m, in [0, 1].
         sld_mom_beta: β_m, share of the old momentum that is kept; in [0, 1].
@@ -81,20 +86,6 @@ class SafetyConfig(Mapping[str, "float | int"]):
         """Name of the preset with exactly these numbers, or None."""
         return next((name for name, config in PRESETS.items() if config == self), None)
 
-    def at_least(self, floor: SafetyConfig) -> bool:
-        """Whether every single setting is as strong as ``floor``'s: earlier, larger, wider."""
-        return self.sld_warmup_steps <= floor.sld_warmup_steps and all(
-            getattr(self, name) >= getattr(floor, name) for name in _RANGES
-        )
-
-    def matters_at(self, evaluation: int) -> bool:
-        """Whether the safety rows can change the result at this network evaluation.
-
-        During warm-up the term is not applied; without momentum nothing of it is remembered either, so weak
-        needs no safety row there.
-        """
-        return evaluation >= self.sld_warmup_steps or self.sld_momentum_scale > 0.0
-
 
 SETTING_NAMES: tuple[str, ...] = tuple(field.name for field in fields(SafetyConfig))
 
@@ -129,25 +120,36 @@ PRESETS: dict[str, SafetyConfig] = {
 }
 
 
+#: The preset of the adaptive method; its momentum is *strong*'s.
+ADAPTIVE = "adaptive"
+_NAMES = f"off, {', '.join(PRESETS)}, {ADAPTIVE}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What one call does about safety, resolved: nothing is left open after the door.
+    """What one call asks of safety, resolved: nothing is left open after the door.
 
     ``config`` is None exactly when safety is off, and then ``concepts`` is empty.
     """
 
     config: SafetyConfig | None
+    #: Texts of the safety concepts, each a row of its own.
     concepts: tuple[str, ...]
     #: The preset's name as asked for; None for custom numbers.
     preset: str | None
-    #: One line for each thing that was changed or that the user should know.
-    notes: tuple[str, ...] = ()
+    method: Method = "sld"
+    #: Whether the numbers are the call's own, and so count evaluations as in diffusers.
+    counted: bool = False
+    #: Whether the call itself named the method.
+    method_given: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The JSON-able part of an image's record that says what safety did."""
+        """The JSON-able part of an image's record that says what was asked for."""
         if self.config is None:
             return {"preset": _OFF, "concepts": []}
         numbers = {key.removeprefix("sld_"): value for key, value in asdict(self.config).items()}
+        if self.method == "adaptive":
+            numbers = {key: numbers[key] for key in ("momentum_scale", "mom_beta")}
         return {"preset": self.preset, "concepts": list(self.concepts), **numbers}
 
 
@@ -155,9 +157,9 @@ def resolve_guard(
     safety: str | SafetyConfig | None,
     settings: Mapping[str, Any],
     concepts: str | Sequence[str] | None,
+    method: str | None = None,
     *,
     bundle: Safety,
-    evaluations: int,
 ) -> Guard:
     """Turn a call's safety arguments into one checked :class:`Guard`.
 
@@ -166,12 +168,12 @@ def resolve_guard(
             where those are absent too, the bundle's default.
         settings: The ``sld_…`` arguments that were given; missing ones take medium's value, as in diffusers.
         concepts: Text of one or several safety concepts; None is the bundle's own.
+        method: ``"sld"``, ``"adaptive"``, or None for the preset's or the bundle's.
         bundle: The bundle's safety part: its concept, default preset and policy.
-        evaluations: Network evaluations of the run; δ must be smaller, or safety would never act.
 
     Raises:
         InvalidInput: contradicting, unknown or senseless settings.
-        PolicyError: the bundle's policy forbids the result.
+        PolicyError: the bundle's policy forbids safety to be off.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if safety is not None and given:
@@ -180,15 +182,50 @@ def resolve_guard(
             value=sorted(given),
             hint="use one or the other",
         )
+    wanted = _method_from(method)
     if safety is None and not given:
         safety = bundle.default
+        wanted = wanted or (bundle.method if isinstance(bundle.method, str) else None)
     if isinstance(safety, str) and safety.strip().lower() == _OFF:
+        if method is not None:
+            raise InvalidInput("a method was given but safety is off", value=method)
         return _guard_off(concepts, bundle)
     preset, config = _config_from(safety, given)
-    config, notes = _fit_warmup(preset, config, evaluations)
+    if preset == ADAPTIVE and wanted == "sld":
+        raise InvalidInput('safety="adaptive" is no preset of method="sld"', hint="leave one out")
+    wanted = wanted or ("adaptive" if preset == ADAPTIVE else "sld")
+    unused = sorted(set(given) & {"sld_guidance_scale", "sld_warmup_steps", "sld_threshold"})
+    if wanted == "adaptive" and unused:
+        raise InvalidInput(
+            "the adaptive method has no use for these numbers", value=unused, hint="leave them out"
+        )
     texts = (bundle.concept,) if concepts is None else _concept_texts(concepts)
-    _check_policy(config, texts, bundle)
-    return Guard(config=config, concepts=texts, preset=preset or config.preset, notes=notes)
+    if wanted == "adaptive" and concepts is None and isinstance(bundle.harms, tuple):
+        texts = tuple(harm.text for harm in bundle.harms)
+    return Guard(
+        config=config,
+        concepts=texts,
+        preset=preset or config.preset,
+        method=wanted,
+        counted=_is_counted(config, given, preset),
+        method_given=method is not None,
+    )
+
+
+def _is_counted(config: SafetyConfig, given: Mapping[str, Any], preset: str | None) -> bool:
+    """Presets, by name or as objects, mean noise levels; a warm-up that was given as a number counts evaluations."""
+    if given:
+        return "sld_warmup_steps" in given
+    return preset is None and config.preset is None
+
+
+def _method_from(method: str | None) -> Method | None:
+    if method is None:
+        return None
+    for known in METHODS:
+        if method == known:
+            return known
+    raise InvalidInput("unknown method", value=method, hint=f"use {' or '.join(METHODS)}")
 
 
 def _guard_off(concepts: str | Sequence[str] | None, bundle: Safety) -> Guard:
@@ -209,41 +246,21 @@ def _config_from(
         return None, safety
     if isinstance(safety, str):
         name = safety.strip().lower()
+        if name == ADAPTIVE:
+            return name, SafetyConfig.STRONG
         if name not in PRESETS:
-            raise InvalidInput(
-                "unknown safety preset", value=safety, hint=f"use off, {', '.join(PRESETS)}"
-            )
+            raise InvalidInput("unknown safety preset", value=safety, hint=f"use {_NAMES}")
         return name, PRESETS[name]
     if safety is not None:
         raise InvalidInput(
             "safety is neither a preset's name nor a SafetyConfig",
             value=safety,
-            hint=f"use off, {', '.join(PRESETS)}",
+            hint=f"use {_NAMES}",
         )
     unknown = sorted(set(given) - set(SETTING_NAMES))
     if unknown:
         raise InvalidInput("unknown safety settings", value=unknown)
     return None, replace(SafetyConfig.MEDIUM, **given)
-
-
-def _fit_warmup(
-    preset: str | None, config: SafetyConfig, evaluations: int
-) -> tuple[SafetyConfig, tuple[str, ...]]:
-    delta = config.sld_warmup_steps
-    if delta < evaluations:
-        return config, ()
-    if preset is None:
-        raise InvalidInput(
-            f"sld_warmup_steps is {delta} but the run has only {evaluations} network evaluations, "
-            "so safety would never act",
-            hint=f"use at most {evaluations // 2}, half of them, or more steps",
-        )
-    fitted = evaluations // 2
-    note = (
-        f"{preset}'s warm-up of {delta} steps is meant for about 50 steps; "
-        f"it was shortened to {fitted}, half of this run's {evaluations}"
-    )
-    return replace(config, sld_warmup_steps=fitted), (note,)
 
 
 def _concept_texts(concepts: str | Sequence[str]) -> tuple[str, ...]:
@@ -260,27 +277,3 @@ def _concept_texts(concepts: str | Sequence[str]) -> tuple[str, ...]:
     if len(set(texts)) != len(texts):
         raise InvalidInput("a safety concept is given twice", value=concepts)
     return texts
-
-
-def _check_policy(config: SafetyConfig, concepts: tuple[str, ...], bundle: Safety) -> None:
-    minimum = bundle.policy.minimum
-    if minimum != _OFF and not config.at_least(floor := PRESETS[minimum]):
-        weaker = [
-            f"{name}={config[name]:g}"
-            for name in SETTING_NAMES
-            if config[name] != floor[name]
-            and (config[name] > floor[name]) == (name == "sld_warmup_steps")
-        ]
-        raise PolicyError(
-            f"this bundle's policy asks for at least {minimum!r}, these settings are weaker",
-            value=", ".join(weaker),
-            hint=f"use safety={minimum!r} or stronger",
-        )
-    # Not even further concepts beside it: each image is steered by the one closest to its prompt, so a
-    # decoy that repeats the prompt would win and steer nowhere.
-    if bundle.policy.concept == "required" and concepts != (bundle.concept,):
-        raise PolicyError(
-            "this bundle's policy fixes its own safety concept",
-            value=concepts,
-            hint="leave the concept out, or export a bundle for the other one",
-        )

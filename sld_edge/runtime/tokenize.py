@@ -16,6 +16,9 @@ from sld_edge.errors import BundleError, InvalidInput
 #: Longer texts are refused instead of cut: hardly any of them would be left.
 LONGEST_TEXT = 8192
 
+#: How CLIP's vocabulary marks the last piece of a word.
+_WORD_END = "</w>"
+
 What = Literal["prompt", "negative_prompt", "safety_concept"]
 
 
@@ -86,6 +89,54 @@ class Tokenizer:
                 "the safety concept has no token", value=text, hint="describe what to suppress"
             )
         return batch.ids
+
+    @property
+    def text_length(self) -> int:
+        """T, tokens of a text with begin, end and padding."""
+        return self._length
+
+    def is_word(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of token ids ``[T]`` are words or parts of them: not begin, end, padding or punctuation."""
+        ends = np.flatnonzero(ids == self._ids.eos)
+        end = int(ends[0]) if len(ends) else len(ids)
+        return np.array(
+            [0 < place < end and self._is_word(int(one)) for place, one in enumerate(ids)]
+        )
+
+    def is_one_token(self, word: str) -> bool:
+        """Whether a word is one token of this vocabulary."""
+        return len(self._tokenizer.encode(word, add_special_tokens=False).ids) == 1
+
+    def whole_words(self, ids: NDArray[np.int64], found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Grow a mask over tokens ``[T]`` to the words that they are parts of."""
+        grown, start = found.copy(), 0
+        words = self.is_word(ids)
+        for place in range(len(ids)):
+            if not words[place]:
+                start = place + 1
+            elif self._piece(int(ids[place])).endswith(_WORD_END):
+                grown[start : place + 1] |= bool(found[start : place + 1].any())
+                start = place + 1
+        return grown
+
+    def words_at(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> list[str]:
+        """The words under a mask over whole words, in their order."""
+        text = "".join(self._piece(int(one)) for one in ids[mask])
+        return [word for word in text.split(_WORD_END) if word]
+
+    def without(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Token ids ``[T]`` with the masked ones left out and padding at the end."""
+        kept = ids[~mask]
+        padding = np.full(len(ids) - len(kept), self._ids.pad, np.int64)
+        return np.concatenate([kept, padding])
+
+    def _is_word(self, one: int) -> bool:
+        if one in (self._ids.bos, self._ids.eos):
+            return False
+        return any(character.isalnum() for character in self._piece(one).removesuffix(_WORD_END))
+
+    def _piece(self, one: int) -> str:
+        return str(self._tokenizer.id_to_token(one) or "")
 
 
 def _check(text: str, name: str, *, may_be_empty: bool) -> None:

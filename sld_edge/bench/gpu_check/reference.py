@@ -20,6 +20,7 @@ from sld_edge.runtime.pipeline import SafePipeline
 from sld_edge.runtime.plan import FEWEST_ROWS, tables_for
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule
+from sld_edge.runtime.steering import steer
 from sld_edge.runtime.tokenize import Tokenizer
 
 _CPU = EngineOptions(backend="onnxruntime", provider="cpu")
@@ -109,7 +110,9 @@ def cases_on_cpu(bundle: Bundle, shape: Shape) -> Iterator[GraphCase]:
     )
     yield unet
     schedule = build_schedule(None, bundle.manifest.scheduler, steps=10)
-    tables = tables_for(schedule, PRESETS["max"], 7.5)
+    steering = steer(schedule, None, PRESETS["max"], guidance_scale=7.5, method="sld")
+    graph = bundle.graph("advance")
+    tables = tables_for(schedule, steering, graph)
     advance = {
         "state": normal(schedule.history + 1, *latents),
         "momentum": normal(*latents),
@@ -117,6 +120,8 @@ def cases_on_cpu(bundle: Bundle, shape: Shape) -> Iterator[GraphCase]:
         "matrix": tables["matrices"][-1],
         "settings": tables["settings"][-1],
     }
+    if any(tensor.name == "strength" for tensor in graph.inputs):
+        advance["strength"] = np.zeros((1, latents[0]), np.float32)
     yield case("advance", {"noise_pred": unet.outputs["noise_pred"][:FEWEST_ROWS], **advance})
     decode = case("decode", {"latents": normal(1, *latents[1:])})
     yield decode

@@ -15,6 +15,8 @@ Profile = Mapping[str, tuple[tuple[int, ...], ...]]
 _STATE_ROWS = (1, 2, 8)
 #: ``advance`` takes exactly three branches, more are ``advance_many``'s.
 _BRANCHES_OF_ADVANCE = 3
+#: Branches that hold no safety concept: unconditional and prompt.
+_PLAIN_BRANCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def _wanted(
             name = f"-{shape.height}x{shape.width}-b{shape.batch}"
             if many:
                 result += [
-                    (f"{name}-r{r}", {**rows, "R": _fixed(r)})
+                    (f"{name}-r{r}", {**rows, "R": _fixed(r), "K": _fixed(r - _PLAIN_BRANCHES)})
                     for r in branches
                     if r > _BRANCHES_OF_ADVANCE
                 ]

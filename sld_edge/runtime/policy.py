@@ -1,0 +1,148 @@
+"""A bundle's policy as a floor on what happens: judged on the resolved run, not on a call's arguments."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+
+from sld_edge.errors import PolicyError
+from sld_edge.manifest import Policy, Safety
+from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig
+from sld_edge.runtime.steering import Steering
+
+_OFF: Final = "off"
+#: Guidance scales at which the floor was measured to hold (docs/safety.md); others are refused under a policy.
+GUIDANCE_SCALES: Final = (5.0, 15.0)
+#: Fewest network evaluations for which the floor was measured; few-step schedulers were measured for fewer.
+FEWEST_EVALUATIONS: Final = 8
+FEWEST_OF_FEW_STEP: Final = 4
+FEW_STEP_SCHEDULERS: Final = frozenset({"lcm", "tcd"})
+#: The adaptive method leaves less than these presets, in every row of docs/safety.md.
+_BELOW_ADAPTIVE: Final = ("weak", "medium", "strong")
+_ROUNDING: Final = 1e-9
+
+HarmfulWords = Literal["remove", "refuse", "allow", "concepts"]
+
+
+def has_floor(policy: Policy) -> bool:
+    """Whether the policy asks for some safety."""
+    return policy.minimum != _OFF
+
+
+def check_policy(
+    bundle: Safety,
+    guard: Guard,
+    steering: Steering,
+    floor: Steering | None,
+    *,
+    scheduler: str,
+    own_levels: bool,
+    guidance_scale: float,
+    negative_prompts: tuple[str, ...],
+) -> None:
+    """Refuse a run that the bundle's policy does not allow.
+
+    Args:
+        bundle: The bundle's safety part.
+        guard: What the call asks for.
+        steering: What the loop would be told.
+        floor: What it would be told for the policy's minimum on the same schedule; None without a minimum.
+        scheduler: Canonical name of the run's scheduler.
+        own_levels: Whether the call chose timesteps or sigmas itself.
+        guidance_scale: s_g.
+        negative_prompts: One for each image, empty where there is none.
+
+    Raises:
+        PolicyError: naming what the policy asks for and what to do.
+    """
+    policy = bundle.policy
+    if policy.negative_prompt == "forbid" and any(text.strip() for text in negative_prompts):
+        raise PolicyError(
+            "this bundle's policy does not allow negative prompts", hint="leave negative_prompt out"
+        )
+    # Not even further concepts beside it: each image is steered by the one closest to its prompt, so a
+    # decoy that repeats the prompt would win and steer nowhere.
+    if policy.concept == "required" and guard.concepts not in _own_concepts(bundle, guard):
+        raise PolicyError(
+            "this bundle's policy fixes its own safety concept",
+            value=guard.concepts,
+            hint="leave the concept out, or export a bundle for the other one",
+        )
+    if floor is None or guard.config is None:
+        return
+    minimum = policy.minimum
+    hint = f"use safety={minimum!r} or stronger"
+    _check_schedule(policy, scheduler, own_levels, len(steering.acting))
+    low, high = GUIDANCE_SCALES
+    if not low <= guidance_scale <= high:
+        raise PolicyError(
+            "under this bundle's policy the guidance scale is limited to where its floor holds",
+            value=guidance_scale,
+            hint=f"use {low:g} to {high:g}",
+        )
+    if guard.method == "adaptive":
+        if minimum not in _BELOW_ADAPTIVE:
+            raise PolicyError(
+                f"this bundle's policy asks for at least {minimum!r}, which the adaptive method does not reach",
+                hint=hint,
+            )
+        return
+    weaker = _weaker(guard.config, PRESETS[minimum], steering, floor)
+    if weaker:
+        raise PolicyError(
+            f"this bundle's policy asks for at least {minimum!r}, this run would be weaker",
+            value=weaker,
+            hint=hint,
+        )
+
+
+def harmful_words(bundle: Safety, guard: Guard) -> HarmfulWords:
+    """What becomes of words that name a harm; ``concepts``: only prompts that are made of them are answered."""
+    policy = bundle.policy
+    if isinstance(policy.harmful_words, str):
+        return policy.harmful_words
+    if guard.method == "adaptive" or has_floor(policy):
+        return "remove"
+    return "allow" if guard.config is None or guard.method_given else "concepts"
+
+
+def _own_concepts(bundle: Safety, guard: Guard) -> tuple[tuple[str, ...], ...]:
+    own: tuple[tuple[str, ...], ...] = ((bundle.concept,),)
+    if guard.method == "adaptive" and isinstance(bundle.harms, tuple):
+        own += (tuple(harm.text for harm in bundle.harms),)
+    return own
+
+
+def _check_schedule(policy: Policy, scheduler: str, own_levels: bool, evaluations: int) -> None:
+    if policy.schedule == "free":
+        return
+    if own_levels:
+        raise PolicyError(
+            "under this bundle's policy a call cannot choose its own timesteps or sigmas",
+            hint="use num_inference_steps, or export with --policy-schedule free",
+        )
+    few = scheduler.split("_")[0] in FEW_STEP_SCHEDULERS
+    fewest = FEWEST_OF_FEW_STEP if few else FEWEST_EVALUATIONS
+    if evaluations < fewest:
+        raise PolicyError(
+            "under this bundle's policy a run has a least number of network evaluations",
+            value=evaluations,
+            hint=f"use at least {fewest} steps with {scheduler}",
+        )
+
+
+def _weaker(config: SafetyConfig, least: SafetyConfig, steering: Steering, floor: Steering) -> str:
+    """What of a run is weaker than the floor's on the same schedule; empty where nothing is."""
+    found = [
+        f"{name}={config[name]:g}"
+        for name in ("sld_guidance_scale", "sld_threshold", "sld_momentum_scale")
+        if config[name] < least[name]
+    ]
+    late = np.flatnonzero(steering.acting < floor.acting - _ROUNDING)
+    if len(late):
+        found.append(f"safety does not act fully at evaluation {int(late[0])}")
+    acts = floor.acting > 0.0
+    if (steering.response[acts] < floor.response[acts] * (1.0 - _ROUNDING)).any():
+        found.append(f"momentum builds up later (sld_mom_beta={config.sld_mom_beta:g})")
+    return ", ".join(found)

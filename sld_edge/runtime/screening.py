@@ -1,0 +1,96 @@
+"""What a call's words say of harm, read in the text encoder's own space once it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sld_edge.errors import PolicyError
+from sld_edge.manifest import Safety
+from sld_edge.runtime.call import Call
+from sld_edge.runtime.policy import has_floor
+from sld_edge.runtime.tokenize import Tokenizer
+from sld_edge.runtime.words import Encode, Screened, WordScreen
+
+#: Rows of the branches in a call's token ids.
+_UNCONDITIONAL, _PROMPT, _CONCEPT = 0, 1, 2
+
+
+def screened(
+    call: Call, safety: Safety, screen: WordScreen, tokenizer: Tokenizer, encode: Encode
+) -> Call:
+    """The call with harms' words answered as its bundle says.
+
+    A prompt that names a harm loses the words that name it. One that is made of such words leaves nothing to picture:
+    its image is steered away from the whole concept instead, which takes the negative prompt's place (guidance is then
+    ε_s + s_g·(ε_p − ε_s): no factor that vanishes where prompt and concept agree). Where the words choose the safety
+    concept, each image gets the harm that its prompt comes nearest to. Other images of the call stay as they are.
+
+    Args:
+        call: A call of a bundle with harms' words.
+        safety: The bundle's safety part.
+        screen: Finds the words.
+        tokenizer: The bundle's.
+        encode: Runs the text encoder.
+
+    Raises:
+        PolicyError: the policy refuses prompts that name a harm, or a concept that is far from all harms.
+    """
+    notes = [*call.notes, *_far_concepts(call, safety, screen, tokenizer, encode)]
+    if call.words == "allow" and not call.by_words:
+        return replace(call, notes=tuple(notes))
+    ids = call.ids.copy()
+    whole = tokenizer.encode_concept(safety.concept)[0]
+    harms = [tokenizer.encode_concept(harm.text)[0] for harm in screen.harms]
+    removed: list[tuple[str, ...]] = []
+    for sample in range(ids.shape[1]):
+        found = screen.screen(ids[_PROMPT, sample], encode)
+        if call.by_words:
+            ids[_CONCEPT, sample] = harms[found.nearest]
+        answered = _is_answered(call, found)
+        removed.append(found.removed if answered else ())
+        if not answered:
+            continue
+        what = "the prompt" if ids.shape[1] == 1 else f"prompt {sample}"
+        words = ", ".join(found.removed)
+        if call.words == "refuse":
+            raise PolicyError(
+                f"{what} names a harm, which this bundle's policy refuses",
+                value=words,
+                hint="say it without these words",
+            )
+        ids[_PROMPT, sample] = found.ids
+        if found.is_concept:
+            ids[_UNCONDITIONAL, sample] = whole
+            if call.by_words:
+                ids[_CONCEPT, sample] = whole
+            notes.append(
+                f"{what} is made of words that name a harm: it is steered away from the whole concept"
+            )
+        else:
+            notes.append(f"{what} names a harm, these words were left out: {words}")
+    return replace(call, ids=ids, removed=tuple(removed), notes=tuple(notes))
+
+
+def _is_answered(call: Call, found: Screened) -> bool:
+    if not found.removed:
+        return False
+    return found.is_concept if call.words == "concepts" else call.words != "allow"
+
+
+def _far_concepts(
+    call: Call, safety: Safety, screen: WordScreen, tokenizer: Tokenizer, encode: Encode
+) -> list[str]:
+    """A note for each safety concept of the call's own that is far from every harm that the bundle knows."""
+    own = {safety.concept, *(harm.text for harm in screen.harms)}
+    notes = []
+    for text in call.guard.concepts:
+        if text in own:
+            continue
+        nearness = screen.nearness(tokenizer.encode_concept(text)[0], encode)
+        if nearness >= screen.threshold:
+            continue
+        what = f"the safety concept {text!r} is far from every harm that this bundle knows"
+        if has_floor(safety.policy):
+            raise PolicyError(what, hint="leave safety_concept out, or name a harm")
+        notes.append(f"{what}: it may suppress something, but not those")
+    return notes
