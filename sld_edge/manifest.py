@@ -186,9 +186,9 @@ class HarmWords(_Data, frozen=True):
     """How words that bring a harm are told from others in the cross-attention values of this text encoder.
 
     ``file`` is a NumPy archive: ``mean`` float32 [T, D], what all words share at each place of a text, and
-    ``directions`` float32 [K, D], one unit vector for each of ``Safety.harms``; D is the length of all layers' values of
-    one token. A token whose values, less the mean, have a cosine of ``threshold`` or more with a direction names that
-    harm. ``neutral`` and ``harmful`` are the cosines that the threshold was put between, see
+    ``directions`` float32 [K, D], one unit vector for each of ``Safety.harms``; D is the length of all layers' values
+    of one token. A token whose values, less the mean, have a cosine of ``threshold`` or more with a direction names
+    that harm. ``neutral`` and ``harmful`` are the cosines that the threshold was put between, see
     :func:`sld_edge.runtime.words.measure_words`.
     """
 

@@ -140,7 +140,9 @@ def steer(
         span = np.full(len(times), 1.0)
         acting = (np.arange(len(times)) >= config.sld_warmup_steps).astype(np.float64)
     else:
-        acting = _acting(times, place, reference, config.sld_warmup_steps)
+        acting = _acting(
+            times, place, reference, config.sld_warmup_steps, first_order=schedule.history == 0
+        )
     if method == "adaptive":
         acting = np.ones(len(times))
     if not acting.any():
@@ -207,20 +209,28 @@ def _places(times: Floats, reference: Schedule | None) -> Floats:
     return np.concatenate([begins[:1], begins[0] + np.cumsum(gaps[which])])
 
 
-def _acting(times: Floats, place: Floats, reference: Schedule | None, delta: int) -> Floats:
-    """Share of each evaluation's step that lies at or below the level at which the warm-up of δ ends."""
+def _acting(
+    times: Floats, place: Floats, reference: Schedule | None, delta: int, *, first_order: bool
+) -> Floats:
+    """Share of each evaluation's step that lies at or below the level at which the warm-up of δ ends.
+
+    A first-order solver holds what it computed at a step's noisier end, where steering does most, over the whole step:
+    with ``r`` evaluations of the reference in one, as if it had begun (r − 1)/2 of them early. It begins so much later
+    instead. Every evaluation at or below the level acts, by more than a half.
+    """
     levels = _levels(times, reference)
-    if delta >= len(levels):
-        return np.zeros(len(times))
+    if delta == 0 or delta >= len(levels):
+        return np.full(len(times), float(delta == 0))
     if len(levels) == len(times) and np.array_equal(levels, times):
         return (np.arange(len(times)) >= delta).astype(np.float64)
     end = levels[delta]
     known = np.unique(-levels)
     begins = float(np.interp(-end, known, np.arange(len(known), dtype=np.float64)))
     span = np.maximum(np.diff(place), _TINY)
-    share = np.clip((place[1:] - begins) / span, 0.0, 1.0)
+    early = np.maximum(span - 1.0, 0.0) / 2.0 if first_order else 0.0
+    share = np.clip((place[1:] - begins - early) / span, 0.0, 1.0)
     share = np.where(share > 1.0 - _TINY, 1.0, np.where(share < _TINY, 0.0, share))
-    return np.where(times <= end, 1.0, share)
+    return np.where((times <= end) & (share < 0.5), 1.0, share)
 
 
 @dataclass(frozen=True, kw_only=True)

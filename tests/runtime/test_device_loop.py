@@ -24,7 +24,6 @@ from sld_edge.manifest import Graph
 from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.loop_cache import LoopCache
 from sld_edge.runtime.noise import randn_for
-from sld_edge.runtime.plan import tables_for
 from sld_edge.runtime.schedulers import scheduler_names
 from tests.engines.cuda.simulated import SimulatedDriver, Status
 from tests.engines.tensorrt.simulated import SimulatedTensorRt, library_of, store_engines
@@ -102,7 +101,7 @@ def device_loop(
         run.schedule.init_noise_sigma,
         lambda: randn_for(run.shape, generator),
         context=run.context,
-        tables=tables_for(run.schedule, run.config, guidance),
+        tables=run.tables(guidance),
         watch_every=watch_every,
     )
     return [latents.copy() for _, _, latents in steps]
@@ -175,7 +174,7 @@ def host_latents(run: Run, seed: int, guidance: float) -> NDArray[np.float32]:
     from sld_edge.runtime.loop import HostLoop
 
     generator = Generator(seed)
-    tables = tables_for(run.schedule, run.config, guidance)
+    tables = run.tables(guidance)
     loop = HostLoop(
         run.plan(),
         {"unet": run.pipe._networks.loaded["unet"], "advance": run.advance},

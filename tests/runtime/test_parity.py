@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sld_edge import Generator, SafePipeline, SafetyConfig
 from sld_edge.runtime.guidance import guide
 from sld_edge.runtime.schedulers import build_schedule
+from sld_edge.runtime.steering import Steering
 from tests.likeness import psnr
 from tests.runtime.equations import settings_at
 
@@ -139,13 +140,14 @@ def both(
         pipe(
             prompts,
             **call,
-            safety=safety,
+            **safety,
             negative_prompt=negative,
             scheduler=scheduler,
             generator=Generator(11),
             output_type="np",
         )
-        for safety in (config, "off")
+        # numbers count evaluations, as diffusers does
+        for safety in (dict(config), {"safety": "off"})
     )
     return theirs, ours, off
 
@@ -208,7 +210,7 @@ def test_every_step_agrees_when_fed_the_same_inputs(
     shape = trace.latents[0].shape
     state = np.zeros((schedule.history + 1, *shape), np.float32)
     state[0] = generator.randn(shape) * schedule.init_noise_sigma
-    momentum = np.zeros(shape, np.float32)
+    momentum, strength = np.zeros(shape, np.float32), np.zeros((1, 1), np.float32)
     for i, prediction in enumerate(trace.predictions):
         assert trace.timesteps[i] == pytest.approx(schedule.timesteps[i], abs=1e-3), (
             f"timestep of step {i}"
@@ -217,7 +219,7 @@ def test_every_step_agrees_when_fed_the_same_inputs(
         scale = max(1.0, float(np.abs(trace.inputs[i]).max()))
         assert np.abs(given - trace.inputs[i][:1]).max() / scale < 1e-5, f"UNet input of step {i}"
         numbers = settings_at(config, i)
-        guided, momentum = guide(np, prediction[:, None], momentum, numbers)
+        guided, momentum, _ = guide(np, prediction[:, None], momentum, numbers, strength)
         fresh = generator.randn(shape) if schedule.noise_scale[i] else None
         state = schedule.apply(i, state, guided, fresh)
         size = max(1.0, float(np.abs(trace.latents[i]).max()))
@@ -261,5 +263,5 @@ def test_weak_with_two_branches_equals_weak_with_three(
         "safety": "weak",
     }
     pruned = pipe(PROMPTS[0], **call).images
-    monkeypatch.setattr(SafetyConfig, "matters_at", lambda self, evaluation: True)
+    monkeypatch.setattr(Steering, "matters_at", lambda self, evaluation: True)
     np.testing.assert_allclose(pruned, pipe(PROMPTS[0], **call).images, atol=1.01 / 255)

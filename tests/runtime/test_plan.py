@@ -18,12 +18,11 @@ from sld_edge import Generator, SafePipeline, SafetyConfig
 from sld_edge.engines.base import Engine
 from sld_edge.manifest import Graph
 from sld_edge.runtime.loop import HostLoop
-from sld_edge.runtime.networks import advance_for
 from sld_edge.runtime.noise import randn_for
-from sld_edge.runtime.plan import Plan, build_plan, tables_for
-from sld_edge.runtime.safety import PRESETS
+from sld_edge.runtime.plan import Plan, advance_for, build_plan, tables_for
+from sld_edge.runtime.safety import PRESETS, Method
 from sld_edge.runtime.schedulers import Schedule, build_schedule, scheduler_names
-from tests.runtime.equations import settings_at
+from sld_edge.runtime.steering import Steering, steer, steering_off
 
 SHAPE = (4, 8, 8)
 CONFIGS: dict[str, SafetyConfig | None] = {"off": None, **PRESETS}
@@ -36,6 +35,15 @@ def pipe(tiny_bundle: Path) -> Iterator[SafePipeline]:
         yield opened
 
 
+def steering_of(
+    schedule: Schedule, config: SafetyConfig | None, method: Method = "sld", guidance: float = 7.5
+) -> Steering:
+    """What the loop is told, warm-ups read as noise levels of 50 even timesteps."""
+    if config is None:
+        return steering_off(schedule, guidance)
+    return steer(schedule, None, config, guidance_scale=guidance, method=method)
+
+
 @dataclass
 class Run:
     """What both loops are given."""
@@ -46,6 +54,13 @@ class Run:
     context: dict[str, NDArray[Any]]
     branches: int
     shape: tuple[int, int, int, int]
+    method: Method = "sld"
+
+    def steering(self, guidance: float = 7.5) -> Steering:
+        return steering_of(self.schedule, self.config, self.method, guidance)
+
+    def tables(self, guidance: float = 7.5) -> Any:
+        return tables_for(self.schedule, self.steering(guidance), self.advance.graph)
 
     @property
     def advance(self) -> Engine:
@@ -55,8 +70,9 @@ class Run:
     def plan(self) -> Plan:
         return build_plan(
             self.pipe._networks.loaded["unet"].graph,
+            self.advance.graph,
             schedule=self.schedule,
-            config=self.config,
+            steering=self.steering(),
             branches=self.branches,
             latent_shape=self.shape,
         )
@@ -71,6 +87,7 @@ def run_of(
     steps: int = 20,
     concepts: int = 1,
     eta: float = 0.0,
+    method: Method = "sld",
 ) -> Run:
     prompts = ["a portrait of a knight", "two dogs", "a quiet street"][:batch]
     texts = [
@@ -81,18 +98,20 @@ def run_of(
     encode = pipe._tokenizer.encode
     ids = np.stack([encode(row, what="negative_prompt").ids for row in texts])
     schedule = build_schedule(scheduler, pipe.bundle.manifest.scheduler, steps=steps, eta=eta)
-    return Run(pipe, schedule, config, pipe._context.encode(ids), len(texts), (batch, *SHAPE))
+    context = pipe._context.encode(ids)
+    return Run(pipe, schedule, config, context, len(texts), (batch, *SHAPE), method)
 
 
 def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
     """Fresh arrays at every step and no table but the schedule's own numbers."""
-    schedule, config = run.schedule, run.config
+    schedule, steering = run.schedule, run.steering()
     state = np.zeros((schedule.history + 1, *run.shape), np.float32)
     state[0] = randn_for(run.shape, generator) * np.float32(schedule.init_noise_sigma)
     momentum = np.zeros(run.shape, np.float32)
+    strength = np.zeros((max(run.branches, 3) - 2, run.shape[0]), np.float32)
     samples = []
     for i in range(schedule.evaluations):
-        needed = config is not None and config.matters_at(i)
+        needed = run.config is not None and steering.matters_at(i)
         used = run.branches if needed else 2
         out = run.pipe._networks.loaded["unet"].run(
             {
@@ -107,7 +126,6 @@ def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
         column = np.zeros((schedule.history + 1, 1))
         column[0] = schedule.noise_scale[i]
         fresh = schedule.noise_scale[i] != 0
-        numbers = settings_at(config, i)
         result = run.advance.run(
             {
                 "noise_pred": np.concatenate([out, rest]),
@@ -117,10 +135,12 @@ def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
                 if fresh
                 else np.zeros(run.shape, np.float32),
                 "matrix": np.hstack([schedule.matrices[i], column]).astype(np.float32),
-                "settings": np.array(numbers, np.float32),
+                "settings": steering.settings[i].astype(np.float32),
+                "strength": strength,
             }
         )
         state, momentum = result["next_state"], result["next_momentum"]
+        strength = result["next_strength"]
         samples.append(state[0].copy())
     return samples
 
@@ -131,7 +151,7 @@ def planned_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
         run.plan(),
         engines,
         context=run.context,
-        tables=tables_for(run.schedule, run.config, 7.5),
+        tables=run.tables(),
     )
     noise = randn_for(run.shape, generator)
     steps = loop.run(noise, run.schedule.init_noise_sigma, lambda: randn_for(run.shape, generator))
@@ -172,6 +192,12 @@ def test_several_concepts_are_equal_bit_for_bit(
     assert_equal(run_of(pipe, "pndm", CONFIGS[preset], 2, concepts=concepts))
 
 
+@pytest.mark.parametrize("concepts", [1, 3])
+def test_the_adaptive_method_is_equal_bit_for_bit(pipe: SafePipeline, concepts: int) -> None:
+    config = CONFIGS["strong"]
+    assert_equal(run_of(pipe, "dpmpp_2m", config, 2, concepts=concepts, method="adaptive"))
+
+
 def test_fresh_noise_of_ddim_is_drawn_in_order(pipe: SafePipeline) -> None:
     assert_equal(run_of(pipe, "ddim", CONFIGS["medium"], 2, eta=0.7))
 
@@ -182,7 +208,7 @@ def test_a_second_run_of_the_same_buffers_starts_clean(pipe: SafePipeline) -> No
         run.plan(),
         {"unet": pipe._networks.loaded["unet"], "advance": run.advance},
         context=run.context,
-        tables=tables_for(run.schedule, run.config, 7.5),
+        tables=run.tables(),
     )
     noise = Generator(5).randn(run.shape)
     first, second = (
@@ -196,10 +222,24 @@ def graph_of(pipe: SafePipeline) -> Graph:
     return pipe.bundle.graph("unet", height=64, width=64)
 
 
-def plan_for(graph: Graph, config: SafetyConfig | None, steps: int, batch: int, rows: int) -> Plan:
-    schedule = build_schedule("dpmpp_2m", {"num_train_timesteps": 1000}, steps=steps)
+def schedule_of(steps: int) -> Schedule:
+    return build_schedule("dpmpp_2m", {"num_train_timesteps": 1000}, steps=steps)
+
+
+def plan_for(
+    pipe: SafePipeline, config: SafetyConfig | None, steps: int, batch: int, rows: int
+) -> Plan:
+    schedule = schedule_of(steps)
     shape = (batch, *SHAPE)
-    return build_plan(graph, schedule=schedule, config=config, branches=rows, latent_shape=shape)
+    advance = pipe.bundle.graph(advance_for(rows))
+    return build_plan(
+        graph_of(pipe),
+        advance,
+        schedule=schedule,
+        steering=steering_of(schedule, config),
+        branches=rows,
+        latent_shape=shape,
+    )
 
 
 @given(
@@ -214,7 +254,8 @@ def test_every_launch_reads_what_was_written(
 ) -> None:
     """No launch reads a buffer it writes, views lie inside their buffers, and states ping-pong."""
     config = PRESETS[preset]
-    plan = plan_for(graph_of(pipe), config, steps, batch, 2 + concepts)
+    plan = plan_for(pipe, config, steps, batch, 2 + concepts)
+    steering = steering_of(schedule_of(steps), config)
     buffers = dict(plan.buffers)
     current = "state_0"
     for launch in plan.launches:
@@ -228,7 +269,7 @@ def test_every_launch_reads_what_was_written(
         inputs = dict(launch.inputs)
         if launch.graph == "unet":
             assert inputs["latents"].buffer == current
-            want = 2 + concepts if config.matters_at(launch.evaluation) else 2
+            want = 2 + concepts if steering.matters_at(launch.evaluation) else 2
             assert inputs["k_00"].stop == want == dict(launch.outputs)["noise_pred"].stop
         else:
             assert inputs["state"].buffer == current
@@ -240,12 +281,11 @@ def test_every_launch_reads_what_was_written(
 
 def test_a_plan_depends_on_structure_only(pipe: SafePipeline) -> None:
     """Other strengths and other prompts need no new capture; another warm-up of weak does."""
-    graph = graph_of(pipe)
-    medium, strong = (plan_for(graph, PRESETS[p], 25, 1, 3) for p in ("medium", "strong"))
+    medium, strong = (plan_for(pipe, PRESETS[p], 25, 1, 3) for p in ("medium", "strong"))
     assert medium == strong
     assert hash(medium) == hash(strong)
-    weak = plan_for(graph, PRESETS["weak"], 25, 1, 3)
+    weak = plan_for(pipe, PRESETS["weak"], 25, 1, 3)
     earlier = replace(PRESETS["weak"], sld_warmup_steps=5)
     assert weak != medium
-    assert weak != plan_for(graph, earlier, 25, 1, 3)
-    assert medium != plan_for(graph, PRESETS["medium"], 26, 1, 3)
+    assert weak != plan_for(pipe, earlier, 25, 1, 3)
+    assert medium != plan_for(pipe, PRESETS["medium"], 26, 1, 3)

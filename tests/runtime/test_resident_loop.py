@@ -20,9 +20,8 @@ from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime.providers import Provider, candidates
 from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
 from sld_edge.runtime.loop import HostLoop
-from sld_edge.runtime.networks import advance_for
 from sld_edge.runtime.noise import randn_for
-from sld_edge.runtime.plan import tables_for
+from sld_edge.runtime.plan import advance_for
 from sld_edge.runtime.resident_loop import ResidentLoop
 from sld_edge.runtime.safety import PRESETS
 from tests.runtime.test_plan import Run, run_of
@@ -43,7 +42,7 @@ def engines_of(run: Run) -> dict[str, Any]:
 def inputs_of(run: Run, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     generator = Generator(seed)
     start = randn_for(run.shape, generator)
-    tables = tables_for(run.schedule, run.config, 7.5)
+    tables = run.tables()
     arguments = (start, run.schedule.init_noise_sigma, lambda: randn_for(run.shape, generator))
     return arguments, {"context": run.context, "tables": tables}
 

@@ -6,20 +6,23 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sld_edge.errors import InvalidInput, PolicyError
-from sld_edge.manifest import Policy, Safety
+from sld_edge.manifest import Harm, Policy, Safety
 from sld_edge.runtime.safety import PRESETS, SafetyConfig, resolve_guard
 
 BUNDLE = Safety(concept="violence")
 
 
 def guard(
-    safety: Any = None, concepts: Any = None, *, bundle: Safety = BUNDLE, n: int = 50, **sld: Any
+    safety: Any = None,
+    concepts: Any = None,
+    method: Any = None,
+    *,
+    bundle: Safety = BUNDLE,
+    **sld: Any,
 ) -> Any:
-    return resolve_guard(safety, sld, concepts, bundle=bundle, evaluations=n)
+    return resolve_guard(safety, sld, concepts, method, bundle=bundle)
 
 
 def floor(minimum: Any, concept: Any = "required") -> Safety:
@@ -73,13 +76,47 @@ def test_senseless_warmups_are_refused(value: Any) -> None:
         guard(sld_warmup_steps=value)
 
 
-@pytest.mark.parametrize("n", [1, 5, 9, 10])
-def test_a_warmup_past_the_steps_is_refused_or_shortened_but_never_kept(n: int) -> None:
-    with pytest.raises(InvalidInput, match="never act"):
-        guard(n=n, **SafetyConfig.MEDIUM)
-    fitted = guard("medium", n=n)
-    assert fitted.config.sld_warmup_steps == n // 2
-    assert fitted.notes
+def test_numbers_count_evaluations_and_presets_mean_levels() -> None:
+    assert guard(**SafetyConfig.MEDIUM).counted
+    assert guard(SafetyConfig(sld_warmup_steps=3)).counted
+    assert not guard("medium").counted
+    assert not guard(SafetyConfig.MEDIUM).counted
+    assert not guard(sld_guidance_scale=1500).counted  # δ left out is medium's
+
+
+def test_the_adaptive_method_is_a_preset_and_an_argument() -> None:
+    harms = (Harm(name="a", text="blood, gore"), Harm(name="b", text="theft"))
+    bundle = Safety(concept="violence", harms=harms)
+    for asked in (
+        guard("adaptive", bundle=bundle),
+        guard("strong", None, "adaptive", bundle=bundle),
+    ):
+        assert (asked.method, asked.config) == ("adaptive", SafetyConfig.STRONG)
+        assert asked.concepts == ("blood, gore", "theft")
+    assert guard("adaptive", "war", bundle=bundle).concepts == ("war",)
+    assert guard("medium", None, "sld", bundle=bundle).method_given
+
+
+def test_a_bundle_may_make_the_adaptive_method_its_default() -> None:
+    bundle = Safety(concept="violence", method="adaptive")
+    assert guard(bundle=bundle).method == "adaptive"
+    assert guard("medium", bundle=bundle).method == "sld"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"safety": "adaptive", "method": "sld"}, "no preset"),
+        ({"safety": "off", "method": "adaptive"}, "safety is off"),
+        ({"method": "Adaptive"}, "unknown method"),
+        ({"method": 5}, "unknown method"),
+        ({"method": "adaptive", "sld_threshold": 0.02}, "no use"),
+        ({"method": "adaptive", "sld_warmup_steps": 3}, "no use"),
+    ],
+)
+def test_contradicting_methods_are_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        guard(**arguments)
 
 
 @pytest.mark.parametrize("text", ["Off", "OFF", " off "])
@@ -110,58 +147,9 @@ def test_a_concept_with_safety_off_is_a_contradiction() -> None:
 
 
 @pytest.mark.parametrize("minimum", list(PRESETS))
-def test_policy_forbids_off_and_everything_weaker(minimum: str) -> None:
+def test_policy_forbids_off(minimum: str) -> None:
     with pytest.raises(PolicyError):
         guard("off", bundle=floor(minimum))
-    names = list(PRESETS)
-    for name in names:
-        if names.index(name) < names.index(minimum):
-            with pytest.raises(PolicyError, match=minimum):
-                guard(name, bundle=floor(minimum))
-        else:
-            assert guard(name, bundle=floor(minimum)).preset == name
-
-
-@given(
-    scale=st.floats(1e-3, 1e5),
-    delta=st.integers(0, 49),
-    threshold=st.floats(0, 1),
-    momentum=st.floats(0, 1),
-    beta=st.floats(0, 1),
-    minimum=st.sampled_from(list(PRESETS)),
-)
-def test_no_custom_setting_slips_under_the_floor(
-    scale: float, delta: int, threshold: float, momentum: float, beta: float, minimum: str
-) -> None:
-    values = SafetyConfig(
-        sld_guidance_scale=scale,
-        sld_warmup_steps=delta,
-        sld_threshold=threshold,
-        sld_momentum_scale=momentum,
-        sld_mom_beta=beta,
-    )
-    least = PRESETS[minimum]
-    strong_enough = (
-        scale >= least.sld_guidance_scale
-        and delta <= least.sld_warmup_steps
-        and threshold >= least.sld_threshold
-        and momentum >= least.sld_momentum_scale
-        and beta >= least.sld_mom_beta
-    )
-    if strong_enough:
-        assert guard(values, bundle=floor(minimum)).config == values
-    else:
-        with pytest.raises(PolicyError):
-            guard(values, bundle=floor(minimum))
-
-
-def test_policy_may_require_the_bundles_concept() -> None:
-    # a concept beside it is refused too: one that repeats the prompt would be the closest and steer nowhere
-    for concepts in ("flowers", ["violence", "flowers"]):
-        with pytest.raises(PolicyError, match="concept"):
-            guard("medium", concepts, bundle=floor("weak"))
-    assert guard("medium", "violence", bundle=floor("weak")).concepts == ("violence",)
-    assert guard("medium", "flowers", bundle=floor("weak", "free")).concepts == ("flowers",)
 
 
 def test_record_says_what_was_done() -> None:
@@ -170,9 +158,3 @@ def test_record_says_what_was_done() -> None:
     assert record["preset"] == "weak"
     assert record["concepts"] == ["violence"]
     assert record["warmup_steps"] == 15
-
-
-def test_only_weak_may_leave_its_safety_row_out() -> None:
-    for name, config in PRESETS.items():
-        skipped = [i for i in range(50) if not config.matters_at(i)]
-        assert skipped == (list(range(15)) if name == "weak" else [])

@@ -1,0 +1,207 @@
+"""A policy is a floor on the resolved run: every accepted run is told at least what the minimum would be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sld_edge.errors import InvalidInput, PolicyError
+from sld_edge.manifest import Policy, Safety
+from sld_edge.runtime.policy import GUIDANCE_SCALES, check_policy, harmful_words
+from sld_edge.runtime.safety import PRESETS, resolve_guard
+from sld_edge.runtime.schedulers import build_schedule, scheduler_names
+from sld_edge.runtime.steering import Steering, reference_schedule, steer
+
+CONFIG: dict[str, Any] = json.loads(
+    Path("models/tinyworld/scheduler/scheduler_config.json").read_text("utf-8")
+)
+
+
+def safety(minimum: Any = "strong", concept: Any = "required", **policy: Any) -> Safety:
+    return Safety(concept="violence", policy=Policy(minimum=minimum, concept=concept, **policy))
+
+
+def resolved(
+    bundle: Safety,
+    asked: Any = None,
+    *,
+    steps: int = 50,
+    scheduler: str = "ddim",
+    guidance: float = 7.5,
+    negative: str = "",
+    method: Any = None,
+    concepts: Any = None,
+    own: dict[str, Any] | None = None,
+    **sld: Any,
+) -> tuple[Steering, Steering]:
+    """The accepted run and the floor's, on the same schedule."""
+    schedule = build_schedule(scheduler, CONFIG, steps=steps, **(own or {}))
+    reference = reference_schedule(scheduler, CONFIG)
+    guard = resolve_guard(asked, sld, concepts, method, bundle=bundle)
+    assert guard.config is not None
+    steering = steer(
+        schedule,
+        reference,
+        guard.config,
+        guidance_scale=guidance,
+        method=guard.method,
+        counted=guard.counted,
+    )
+    least = PRESETS[bundle.policy.minimum]
+    floor = steer(schedule, reference, least, guidance_scale=guidance, method="sld")
+    check_policy(
+        bundle,
+        guard,
+        steering,
+        floor,
+        scheduler=schedule.name,
+        own_levels=bool(own),
+        guidance_scale=guidance,
+        negative_prompts=(negative,),
+    )
+    return steering, floor
+
+
+@pytest.mark.parametrize("minimum", list(PRESETS))
+@pytest.mark.parametrize("steps", [8, 20, 50, 100])
+def test_presets_from_the_minimum_on_are_accepted(minimum: str, steps: int) -> None:
+    names = list(PRESETS)
+    for name in names:
+        if names.index(name) < names.index(minimum):
+            with pytest.raises(PolicyError, match=minimum):
+                resolved(safety(minimum), name, steps=steps)
+        else:
+            resolved(safety(minimum), name, steps=steps)
+
+
+@given(
+    scale=st.floats(1e-3, 1e5),
+    delta=st.integers(0, 60),
+    threshold=st.floats(0, 1),
+    momentum=st.floats(0, 1),
+    beta=st.floats(0, 1),
+    steps=st.integers(1, 100),
+    guidance=st.floats(0.5, 60),
+    scheduler=st.sampled_from(scheduler_names()),
+    minimum=st.sampled_from(list(PRESETS)),
+)
+@settings(deadline=None, max_examples=300)
+def test_no_call_is_told_less_than_the_floor(
+    scale: float,
+    delta: int,
+    threshold: float,
+    momentum: float,
+    beta: float,
+    steps: int,
+    guidance: float,
+    scheduler: str,
+    minimum: str,
+) -> None:
+    numbers = {
+        "sld_guidance_scale": scale,
+        "sld_warmup_steps": delta,
+        "sld_threshold": threshold,
+        "sld_momentum_scale": momentum,
+        "sld_mom_beta": beta,
+    }
+    try:
+        steering, floor = resolved(
+            safety(minimum), steps=steps, scheduler=scheduler, guidance=guidance, **numbers
+        )
+    except (PolicyError, InvalidInput):
+        return
+    assert (steering.acting >= floor.acting - 1e-9).all()
+    acts = floor.acting > 0
+    assert (steering.response[acts] >= floor.response[acts] * (1 - 1e-9)).all()
+    assert (steering.settings[:, 1:3] >= floor.settings[:, 1:3]).all()
+    assert GUIDANCE_SCALES[0] <= guidance <= GUIDANCE_SCALES[1]
+
+
+@pytest.mark.parametrize("steps", [8, 20, 50])
+def test_a_floor_is_found_by_its_own_numbers_too(steps: int) -> None:
+    """The published numbers pass at 50 steps, where they are the preset; with fewer they would act later."""
+    if steps == 50:
+        resolved(safety("strong"), steps=steps, **PRESETS["strong"])
+    else:
+        with pytest.raises(PolicyError, match="act"):
+            resolved(safety("strong"), steps=steps, **PRESETS["strong"])
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.95])
+def test_momentum_cannot_be_taken_away(beta: float) -> None:
+    with pytest.raises(PolicyError, match="sld_mom_beta"):
+        resolved(safety("strong"), **{**PRESETS["strong"], "sld_mom_beta": beta})
+
+
+@pytest.mark.parametrize("guidance", [1e-9, 0.5, 1.0, 2.0, 4.9, 30.0])
+def test_the_guidance_scale_is_where_the_floor_was_measured(guidance: float) -> None:
+    with pytest.raises(PolicyError, match="guidance scale"):
+        resolved(safety(), "strong", guidance=guidance)
+
+
+@pytest.mark.parametrize(("scheduler", "steps", "fine"), [("ddim", 7, False), ("ddim", 8, True),
+                                                          ("lcm", 3, False), ("lcm", 4, True)])  # fmt: skip
+def test_too_few_evaluations_are_refused(scheduler: str, steps: int, fine: bool) -> None:
+    if fine:
+        resolved(safety(), "strong", scheduler=scheduler, steps=steps)
+    else:
+        with pytest.raises(PolicyError, match="least number"):
+            resolved(safety(), "strong", scheduler=scheduler, steps=steps)
+    resolved(safety(schedule="free"), "strong", scheduler=scheduler, steps=steps)
+
+
+def test_own_levels_are_refused_unless_the_policy_frees_them() -> None:
+    own = {"timesteps": list(range(950, 0, -50))}
+    with pytest.raises(PolicyError, match="timesteps"):
+        resolved(safety(), "strong", scheduler="dpmpp_2m", own=own)
+    resolved(safety(schedule="free"), "strong", scheduler="dpmpp_2m", own=own)
+
+
+def test_negative_prompts_may_be_forbidden() -> None:
+    resolved(safety(), "strong", negative="blurry")
+    with pytest.raises(PolicyError, match="negative"):
+        resolved(safety(negative_prompt="forbid"), "strong", negative="blurry")
+    resolved(safety(negative_prompt="forbid"), "strong", negative=" ")
+
+
+def test_policy_may_require_the_bundles_concept() -> None:
+    # a concept beside it is refused too: one that repeats the prompt would be the closest and steer nowhere
+    for concepts in ("flowers", ["violence", "flowers"]):
+        with pytest.raises(PolicyError, match="concept"):
+            resolved(safety("weak"), "medium", concepts=concepts)
+    resolved(safety("weak"), "medium", concepts="violence")
+    resolved(safety("weak", "free"), "medium", concepts="flowers")
+
+
+def test_the_adaptive_method_is_above_strong_and_not_above_max() -> None:
+    for minimum in ("weak", "medium", "strong"):
+        steering, _ = resolved(safety(minimum), "adaptive")
+        assert np.all(steering.acting == 1.0)
+    with pytest.raises(PolicyError, match="adaptive"):
+        resolved(safety("max"), "adaptive")
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "method", "want"),
+    [
+        ({"minimum": "off"}, "medium", None, "concepts"),
+        ({"minimum": "off"}, "medium", "sld", "allow"),
+        ({"minimum": "off"}, "off", None, "allow"),
+        ({"minimum": "off"}, "adaptive", None, "remove"),
+        ({"minimum": "weak"}, "medium", "sld", "remove"),
+        ({"minimum": "weak", "harmful_words": "refuse"}, "medium", None, "refuse"),
+        ({"minimum": "off", "harmful_words": "allow"}, "adaptive", None, "allow"),
+    ],
+)
+def test_what_becomes_of_harmful_words(
+    policy: dict[str, Any], asked: str, method: Any, want: str
+) -> None:
+    bundle = Safety(concept="violence", policy=Policy(**policy))
+    guard = resolve_guard(asked, {}, None, method, bundle=bundle)
+    assert harmful_words(bundle, guard) == want
