@@ -111,7 +111,7 @@ def test_a_bad_call_is_one_clear_line(pipe: SafePipeline, call: dict[str, Any]) 
 def test_with_few_steps_a_preset_still_acts(pipe: SafePipeline, preset: str, steps: int) -> None:
     call: dict[str, Any] = {"num_inference_steps": steps, "seed": 1, "output_type": "np"}
     out = pipe(PROMPT, safety=preset, scheduler="ddim", **call)
-    assert out.record["safety"]["warmup_steps"] < steps
+    assert out.record["safety"]["steered_share"] > 0.5
     off = pipe(PROMPT, safety="off", scheduler="ddim", **call)
     if preset != "weak":  # weak's term is small, one step of it may stay below one level of a pixel
         assert not np.array_equal(out.images, off.images)
