@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,21 @@ class Engine(Protocol):
 
     def trim(self) -> None:
         """Give back memory that is needed only while the graph runs; the next run takes it again."""
+        ...
+
+
+@runtime_checkable
+class SharedEngine(Engine, Protocol):
+    """An engine whose loaded weights may serve several callers."""
+
+    def sibling(self) -> Engine:
+        """A loaded engine over the same weights, with buffers of its own, for another thread to use.
+
+        Either may be released first.
+
+        Raises:
+            EngineError: it is not loaded, or what it runs on cannot be shared.
+        """
         ...
 
 

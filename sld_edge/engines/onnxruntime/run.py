@@ -178,6 +178,19 @@ class OnnxRuntimeEngine:
             for tensor, result in zip(self.graph.outputs, results, strict=True)
         }
 
+    def sibling(self) -> OnnxRuntimeEngine:
+        """Another user of the same session: on the host each binding has arrays of its own.
+
+        Raises:
+            EngineError: this one is not loaded, or runs on a card, where runs share the session's stream.
+        """
+        session = self._acquired()
+        if on_a_card(self.provider):
+            raise EngineError(f"a session of onnxruntime on {self.provider} cannot be shared")
+        other = OnnxRuntimeEngine(self._recipe)
+        other._session, other._provider, other._refused = session, self._provider, self._refused
+        return other
+
     def trim(self) -> None:
         """Nothing to do: ONNX Runtime keeps its arena for as long as the session lives."""
 
