@@ -20,12 +20,16 @@ S = TypeVar("S")
 HINT_FORK = "open the bundle in the new process, or start it with multiprocessing's 'spawn' method"
 
 
+def _new_gate() -> threading.Lock:
+    return threading.Lock()
+
+
 @dataclass(eq=False)
 class _Waiting:
     """A thread that waits; its gate is opened when its turn has come."""
 
     thread: int
-    gate: threading.Lock = field(default_factory=threading.Lock)
+    gate: threading.Lock = field(default_factory=lambda: _new_gate())
 
 
 class Turns:
