@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +44,7 @@ class EngineOptions:
             bundle in fp32; ``"bf16"``, ``"fp16"`` and ``"int8"`` are permissions, used where the hardware gains
             from it. ``"int8"`` needs a bundle that ``sld-calibrate`` made; what is not in 8 bits is in bf16 where
             the processor has it.
-        threads: CPU threads inside one operator; 0 uses every core this process may run on.
+        threads: CPU threads inside one operator; 0 uses every core this process may keep busy.
     """
 
     backend: str = "auto"
@@ -272,13 +271,6 @@ def empty_outputs(graph: Graph, sizes: Mapping[str, int]) -> dict[str, NDArray[A
         )
         for tensor in graph.outputs
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...], sizes: dict[str, int]) -> bool:

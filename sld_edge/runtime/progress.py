@@ -42,9 +42,9 @@ def step_progress(total: int, show: bool | None) -> Iterator[Callable[[], None]]
 
     Args:
         total: Number of steps.
-        show: None shows the bar when standard error is a terminal.
+        show: None shows the bar when standard error is a terminal; where there is no standard error none is shown.
     """
-    if show is False or (show is None and not sys.stderr.isatty()):
+    if show is False or not (on_terminal() if show is None else _can_be_written()):
         yield lambda: None
         return
     from rich.console import Console
@@ -52,3 +52,20 @@ def step_progress(total: int, show: bool | None) -> Iterator[Callable[[], None]]
     with counting_bar("denoising", Console(stderr=True)) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal; a program may have none, a closed one, or a stand-in that cannot tell."""
+    try:
+        return _can_be_written() and bool(sys.stderr.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
+def _can_be_written() -> bool:
+    stream: Any = sys.stderr
+    return (
+        callable(getattr(stream, "write", None))
+        and callable(getattr(stream, "flush", None))
+        and not getattr(stream, "closed", False)
+    )

@@ -17,10 +17,11 @@ from sld_edge.engines.base import (
     dtype_of,
     not_loaded,
     stated_precision,
-    usable_cores,
 )
+from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
 from sld_edge.engines.onnxruntime.resident import ResidentArray
+from sld_edge.engines.openvino.linked import file_with_weights_beside
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
@@ -249,6 +250,8 @@ class OnnxRuntimeEngine:
         # twice the memory, for no time that could be measured.
         options.enable_mem_pattern = False
         file = self._recipe.file
+        if provider.short_name == "openvino":
+            file = file_with_weights_beside(self._recipe, file)
         if provider.devices:
             options.add_provider_for_devices(list(provider.devices), provider.options)
             session = onnxruntime.InferenceSession(str(file), options)

@@ -17,8 +17,8 @@ from sld_edge.engines.base import (
     not_loaded,
     precision_within,
     stated_precision,
-    usable_cores,
 )
+from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.mapped import releasing_mapped
 from sld_edge.engines.offline import import_openvino
 from sld_edge.engines.openvino.compile import Sizes, compiled_from_recipe, sizes_to_fix
