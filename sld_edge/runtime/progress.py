@@ -56,16 +56,17 @@ def step_progress(total: int, show: bool | None) -> Iterator[Callable[[], None]]
 
 def on_terminal() -> bool:
     """Whether standard error is a terminal; a program may have none, a closed one, or a stand-in that cannot tell."""
-    try:
-        return _can_be_written() and bool(sys.stderr.isatty())
-    except (AttributeError, ValueError, OSError):
-        return False
+    return _can_be_written() and bool(getattr(sys.stderr, "isatty", bool)())
 
 
 def _can_be_written() -> bool:
     stream: Any = sys.stderr
-    return (
-        callable(getattr(stream, "write", None))
-        and callable(getattr(stream, "flush", None))
-        and not getattr(stream, "closed", False)
-    )
+    if not all(callable(getattr(stream, name, None)) for name in ("write", "flush")):
+        return False
+    try:
+        getattr(
+            stream, "isatty", bool
+        )()  # a closed one raises ValueError, one without a console OSError
+    except (ValueError, OSError):
+        return False
+    return True
