@@ -57,6 +57,13 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def limits_in_words(machine: dict[str, Any]) -> list[str]:
+    """What the control groups of a described machine allow, where they limit anything."""
+    quota, limit = machine.get("cpu_quota"), machine.get("memory_limit_gib")
+    words = [] if quota is None else [f"CPU quota of {quota:g} cores"]
+    return words if limit is None else [*words, f"memory limit of {limit:g} GiB"]
+
+
 def machine_key(machine: dict[str, Any]) -> tuple[Any, ...]:
     """What must be equal for two measurements to be comparable."""
     names = ("board", "cpu", "architecture", "usable_cores", "gpu")
