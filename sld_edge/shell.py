@@ -71,7 +71,8 @@ def one_line_errors() -> Iterator[None]:
     except (KeyboardInterrupt, click.Abort):
         _leave("interrupted, nothing half-written was left behind", INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()
+        if sys.stderr is not None:
+            sys.stderr.close()
         sys.exit(141)
     except OSError as error:
         what = _OS_ERRORS.get(error.errno or 0, error.strerror or str(error))

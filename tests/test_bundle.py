@@ -18,7 +18,6 @@ from sld_edge.errors import BundleError, InvalidInput
 from sld_edge.manifest import (
     FORMAT,
     VERSION,
-    VERSION_WITH_INT8,
     Check,
     Graph,
     Manifest,

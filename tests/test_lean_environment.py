@@ -47,12 +47,14 @@ import json, sys
 from sld_edge import SafePipeline
 pipe = SafePipeline.from_pretrained(sys.argv[1])
 out = pipe("a portrait of a knight", num_inference_steps=12, seed=1)
-print(json.dumps([out.images[0].size, out.nsfw_content_detected, out.record["safety"]["preset"]]))
+loaded = [name for name in ("huggingface_hub", "hf_xet", "httpx", "httpx2") if name in sys.modules]
+print(json.dumps([out.images[0].size, out.nsfw_content_detected, out.record["safety"]["preset"], loaded]))
 """
-    size, flags, preset = json.loads(run(code, str(tiny_bundle), folder=tmp_path))
+    size, flags, preset, loaded = json.loads(run(code, str(tiny_bundle), folder=tmp_path))
     assert size == [64, 64]
     assert len(flags) == 1
     assert preset == "medium"
+    assert loaded == []  # what tokenizers requires is there, and never used
 
 
 @pytest.mark.parametrize("command", ["sld-generate", "sld-bench", "sld-export", "sld-calibrate"])

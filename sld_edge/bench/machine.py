@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sld_edge import __version__
-from sld_edge.engines.base import usable_cores
+from sld_edge.engines.cores import cpu_quota, memory_limit, usable_cores
 from sld_edge.errors import MissingDependency
 
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -35,7 +35,7 @@ BUSY = 0.05
 
 def describe_machine() -> dict[str, Any]:
     """Everything about the machine that a reader of a timing wants to know; JSON-able."""
-    info = _cpu_info()
+    info, limit = _cpu_info(), memory_limit()
     return {
         "system": f"{platform.system()} {platform.release()}",
         "board": _text(Path("/proc/device-tree/model")),
@@ -43,8 +43,10 @@ def describe_machine() -> dict[str, Any]:
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
+        "cpu_quota": cpu_quota(),
         "instruction_sets": _instruction_sets(info),
         "memory_gib": round(require_psutil().virtual_memory().total / 2**30, 1),
+        "memory_limit_gib": None if limit is None else round(limit / 2**30, 2),
         "gpu": gpu_names(),
         "clock_mhz": _clocks(),
         "governor": _text(_CPU / "scaling_governor"),
@@ -53,6 +55,13 @@ def describe_machine() -> dict[str, Any]:
         "versions": {"sld-edge": __version__, **_versions()},
         "thread_variables": {k: os.environ[k] for k in _THREAD_VARIABLES if k in os.environ},
     }
+
+
+def limits_in_words(machine: dict[str, Any]) -> list[str]:
+    """What the control groups of a described machine allow, where they limit anything."""
+    quota, limit = machine.get("cpu_quota"), machine.get("memory_limit_gib")
+    words = [] if quota is None else [f"CPU quota of {quota:g} cores"]
+    return words if limit is None else [*words, f"memory limit of {limit:g} GiB"]
 
 
 def machine_key(machine: dict[str, Any]) -> tuple[Any, ...]:

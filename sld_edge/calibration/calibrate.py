@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import shutil
-import tempfile
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +24,7 @@ from sld_edge.calibration.trajectories import HELD_OUT, presets_within, prompts_
 from sld_edge.engines.base import EngineOptions
 from sld_edge.errors import CalibrationError, InvalidInput, MissingDependency
 from sld_edge.export.card import card_from_manifest
+from sld_edge.export.target import check_target, claimed
 from sld_edge.export.weights import WeightFile
 from sld_edge.manifest import VERSION_WITH_INT8, Graph, Int8, Manifest, json_from_manifest
 from sld_edge.runtime.pipeline import SafePipeline
@@ -50,13 +50,11 @@ def calibrate_bundle(
     """
     bundle = Bundle.open(config.bundle)
     _check(bundle, config)
-    with stage("digests"):
-        bundle.verify(full=True)
-    prompts = prompts_from(config.prompts, bundle)
     out = config.out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with claimed(out, force_option="") as folder:
+        with stage("digests"):
+            bundle.verify(full=True)
+        prompts = prompts_from(config.prompts, bundle)
         with stage("copy"):
             for name in bundle.manifest.files:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,22 +63,12 @@ def calibrate_bundle(
         copy = Bundle(path=folder, manifest=bundle.manifest)
         graphs = _calibrated(copy, config, prompts[: config.pictures or None], stage)
         _finish(copy, graphs, stage)
-        folder.chmod(0o755)
-        if out.exists():  # minutes have passed: someone may have written there
-            raise InvalidInput("the bundle's folder exists already", value=str(out))
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return Bundle.open(out)
 
 
 def _check(bundle: Bundle, config: CalibrationConfig) -> None:
     manifest = bundle.manifest
-    if config.out.exists():
-        raise InvalidInput(
-            "the bundle's folder exists already", value=str(config.out), hint="name another one"
-        )
+    check_target(config.out, force=False, force_option="")
     if manifest.precision != "fp32":
         raise InvalidInput(
             "only an fp32 bundle can be calibrated, this one is",

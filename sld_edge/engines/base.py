@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,7 @@ class EngineOptions:
             bundle in fp32; ``"bf16"``, ``"fp16"`` and ``"int8"`` are permissions, used where the hardware gains
             from it. ``"int8"`` needs a bundle that ``sld-calibrate`` made; what is not in 8 bits is in bf16 where
             the processor has it.
-        threads: CPU threads inside one operator; 0 uses every core this process may run on.
+        threads: CPU threads inside one operator; 0 uses every core this process may keep busy.
     """
 
     backend: str = "auto"
@@ -120,6 +119,21 @@ class Engine(Protocol):
 
     def trim(self) -> None:
         """Give back memory that is needed only while the graph runs; the next run takes it again."""
+        ...
+
+
+@runtime_checkable
+class SharedEngine(Engine, Protocol):
+    """An engine whose loaded weights may serve several callers."""
+
+    def sibling(self) -> Engine:
+        """A loaded engine over the same weights, with buffers of its own, for another thread to use.
+
+        Either may be released first.
+
+        Raises:
+            EngineError: it is not loaded, or what it runs on cannot be shared.
+        """
         ...
 
 
@@ -257,13 +271,6 @@ def empty_outputs(graph: Graph, sizes: Mapping[str, int]) -> dict[str, NDArray[A
         )
         for tensor in graph.outputs
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int | str, ...], sizes: dict[str, int]) -> bool:

@@ -13,7 +13,7 @@ from sld_edge.engines.cache import EngineCache
 from sld_edge.engines.chosen import ChosenEngine
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName
-from sld_edge.errors import InvalidInput, SldError
+from sld_edge.errors import EngineError, InvalidInput, SldError
 from sld_edge.manifest import Graph, GraphKind
 
 BACKENDS = ("onnxruntime", "openvino", *LIBRARIES)
@@ -98,7 +98,14 @@ def _elsewhere(recipe: Recipe, backend: str, notes: tuple[str, ...]) -> Engine:
     if not on_host and backend == "openvino":
         from sld_edge.engines.openvino.run import OpenVinoEngine
 
-        return OpenVinoEngine(recipe)
+        if recipe.options.backend != "auto" or importlib.util.find_spec("onnxruntime") is None:
+            return OpenVinoEngine(recipe)
+        return ChosenEngine(
+            recipe.graph,
+            (OpenVinoEngine(recipe),),
+            otherwise=lambda why: _elsewhere(recipe, "onnxruntime", (*notes, *why)),
+            accepts=(EngineError,),
+        )
     from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(recipe)

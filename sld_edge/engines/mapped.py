@@ -24,6 +24,9 @@ def release_mapped(files: Sequence[Path]) -> None:
     if sys.platform != "linux":
         return
     names = {str(file.resolve()) for file in files}
+    inodes = {
+        str(file.stat().st_ino) for file in files if file.exists()
+    }  # they may have other names too
     try:
         lines = _MAPS.read_text("utf-8", errors="replace").splitlines()
     except OSError:
@@ -32,7 +35,9 @@ def release_mapped(files: Sequence[Path]) -> None:
     for line in lines:
         # address permissions offset device inode path
         words = line.split(maxsplit=5)
-        if len(words) == 6 and words[5] in names and "w" not in words[1]:
+        if len(words) < 6 or "w" in words[1]:
+            continue
+        if words[5] in names or words[4] in inodes:
             start, end = (int(number, 16) for number in words[0].split("-"))
             madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 

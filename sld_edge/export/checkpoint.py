@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,10 +43,16 @@ class Checkpoint:
     scheduler_config: Mapping[str, Any]
     feature_extractor_config: Mapping[str, Any]
     prediction_type: PredictionType
-    #: sha256 of every weight file, keyed by its path in the checkpoint.
-    weight_digests: Mapping[str, str]
+    weight_files: tuple[Path, ...]
     #: Components whose weights exist as ``….fp16.safetensors`` only.
     variants: Mapping[str, str | None]
+
+    @cached_property
+    def weight_digests(self) -> Mapping[str, str]:
+        """sha256 of every weight file, keyed by its path in the checkpoint; they are read for it."""
+        return {
+            file.relative_to(self.path).as_posix(): sha256_of(file) for file in self.weight_files
+        }
 
     @property
     def latent_channels(self) -> int:
@@ -196,11 +203,7 @@ def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
         scheduler_config=scheduler,
         feature_extractor_config=processor,
         prediction_type=prediction,
-        weight_digests={
-            file.relative_to(path).as_posix(): sha256_of(file)
-            for found, _ in files.values()
-            for file in found
-        },
+        weight_files=tuple(file for found, _ in files.values() for file in found),
         variants={name: variant for name, (_, variant) in files.items()},
     )
 

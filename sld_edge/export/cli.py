@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from sld_edge.export.build_command import (
     json_from_reports,
     table_from_reports,
 )
+from sld_edge.export.modes import check_options
 from sld_edge.export.safety_options import (
     default_from_options,
     harms_from_options,
@@ -31,6 +31,7 @@ from sld_edge.export.safety_options import (
     safety_options,
 )
 from sld_edge.manifest import Shape
+from sld_edge.runtime.progress import on_terminal
 from sld_edge.shell import OneLineCommand, say
 
 EPILOG = """\b
@@ -75,7 +76,10 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 in
 @click.option("--force", is_flag=True, help="Replace an existing bundle once the new one is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.pass_context
 def main(
+    context: click.Context,
+    /,
     checkpoint: Path | None,
     out: Path | None,
     verify: Path | None,
@@ -86,19 +90,14 @@ def main(
     **options: Any,
 ) -> None:
     """Export CHECKPOINT, a Stable Diffusion 1.x or 2.x folder in diffusers layout, to a bundle in OUT."""
+    check_options(context)
     if verify is not None:
-        if checkpoint is not None:
-            raise InvalidInput("--verify takes a bundle and nothing else", value=str(checkpoint))
         _verify(verify, as_json=as_json, quiet=quiet)
         return
     if plan_path is not None:
-        if checkpoint is not None:
-            raise InvalidInput("--plan takes a bundle and nothing else", value=str(checkpoint))
         _plan(plan_path, options, as_json=as_json)
         return
     if build_path is not None:
-        if checkpoint is not None:
-            raise InvalidInput("--build takes a bundle and nothing else", value=str(checkpoint))
         _build(build_path, options, as_json=as_json, quiet=quiet)
         return
     if checkpoint is None or out is None:
@@ -162,13 +161,9 @@ def _build(
 
 
 def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    try:
-        from sld_edge.export.config import DEFAULT_CONCEPT, ExportConfig
-        from sld_edge.export.export_bundle import export_bundle
-    except ImportError as error:
-        raise MissingDependency(
-            f"exporting needs {error.name or error}", hint="pip install 'sld-edge[export]'"
-        ) from error
+    from sld_edge.export.config import DEFAULT_CONCEPT, ExportConfig
+    from sld_edge.export.target import check_target
+
     concept = options["concept"]
     config = ExportConfig(
         checkpoint=checkpoint,
@@ -185,6 +180,13 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         safety_head=not options["without_safety_head"],
         force=options["force"],
     )
+    check_target(out.absolute(), force=config.force)  # before the seconds that PyTorch takes
+    try:
+        from sld_edge.export.export_bundle import export_bundle
+    except ImportError as error:
+        raise MissingDependency(
+            f"exporting needs {error.name or error}", hint="pip install 'sld-edge[export]'"
+        ) from error
     stages = Stages(quiet=quiet)
     bundle = export_bundle(config, stage=stages)
     size = sum(file.size for file in bundle.manifest.files.values())
@@ -209,14 +211,22 @@ def _verify(path: Path, *, as_json: bool, quiet: bool) -> None:
         bundle = Bundle.open(path)
     with stages("digests"):
         bundle.verify(full=True)
+    engines: dict[str, str] = {}
     for graph in bundle.manifest.graphs:
-        with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions(provider="cpu")):
-            pass
+        with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions()) as engine:
+            engines[graph.file] = engine.description
     if as_json:
-        report = {"bundle": str(path), "digest": bundle.digest, "files": len(bundle.manifest.files)}
+        report = {
+            "bundle": str(path),
+            "digest": bundle.digest,
+            "files": len(bundle.manifest.files),
+            "engines": engines,
+        }
         click.echo(json.dumps(report))
         return
     _say_checks(bundle, quiet=quiet)
+    for file, line in engines.items():
+        say(f"  {file:<34} {line}", quiet=quiet)
     click.echo(f"{path}: {len(bundle.manifest.files)} files are whole, digest {bundle.digest}")
 
 
@@ -249,7 +259,7 @@ class Stages:
 
     @contextmanager
     def _spinner(self, name: str) -> Iterator[None]:
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet or not on_terminal():
             yield
             return
         from rich.console import Console

@@ -96,6 +96,11 @@ class ExportConfig:
                 value=self.policy.minimum,
                 hint=f"use --safety-default {self.policy.minimum}",
             )
+        if self.policy.unsafe_images == "withhold" and not self.safety_head:
+            raise InvalidInput(
+                "without a safety head no picture is ever flagged, so the policy would withhold none",
+                hint="leave out --policy-unsafe-images withhold or --without-safety-head",
+            )
         for shape in self.shapes:
             if (
                 min(shape.height, shape.width, shape.batch) < 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib.metadata import version
@@ -21,6 +18,7 @@ from sld_edge.export.card import card_from_manifest
 from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
 from sld_edge.export.config import ExportConfig
 from sld_edge.export.networks import NetworkExporter
+from sld_edge.export.target import claimed
 from sld_edge.export.tokenizer import write_tokenizer
 from sld_edge.export.words import write_words
 from sld_edge.manifest import (
@@ -70,22 +68,13 @@ def export_bundle(config: ExportConfig, *, stage: Stage = lambda _: nullcontext(
         UnsupportedCheckpoint: the checkpoint cannot be exported.
         ExportError: a graph misses its tolerance.
     """
-    with stage("open checkpoint"):
-        checkpoint = open_checkpoint(config.checkpoint, need_safety_head=config.safety_head)
-        shapes = _shapes(config, checkpoint)
-        build_schedule(None, checkpoint.scheduler_config, steps=50)
     out = config.out.absolute()
-    _check_target(out, config)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with claimed(out, force=config.force) as folder:
+        with stage("open checkpoint"):
+            checkpoint = open_checkpoint(config.checkpoint, need_safety_head=config.safety_head)
+            shapes = _shapes(config, checkpoint)
+            build_schedule(None, checkpoint.scheduler_config, steps=50)
         _write(folder, config, checkpoint, shapes, stage)
-        folder.chmod(0o755)
-        _check_target(out, config)  # an export takes minutes: someone may have written there
-        _move_into_place(folder, out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return Bundle.open(out)
 
 
@@ -189,44 +178,3 @@ def _shapes(config: ExportConfig, checkpoint: Checkpoint) -> tuple[Shape, ...]:
                 hint=f"use {shape.height // factor * factor or factor}x{shape.width // factor * factor or factor}",
             )
     return config.shapes
-
-
-def _check_target(out: Path, config: ExportConfig) -> None:
-    if not out.exists():
-        return
-    if not config.force:
-        raise InvalidInput(
-            "the bundle's folder exists already", value=str(out), hint="use --force or another one"
-        )
-    if not (out.is_dir() and (_is_bundle(out) or not any(out.iterdir()))):
-        raise InvalidInput(
-            "--force replaces bundles only, and this is none",
-            value=str(out),
-            hint="name another folder",
-        )
-
-
-def _is_bundle(folder: Path) -> bool:
-    """Whether a folder's manifest is a bundle's, of any version: other projects have a manifest.json too."""
-    try:
-        head = json.loads((folder / MANIFEST_NAME).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(head, dict) and head.get("format") == FORMAT
-
-
-def _move_into_place(folder: Path, out: Path) -> None:
-    if not out.exists():
-        folder.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
-    kept = old / "bundle"
-    try:
-        out.rename(kept)
-        folder.rename(out)
-    finally:
-        # An interrupt may come between any two lines; the old bundle goes only when the new one is there.
-        if not out.exists() and kept.exists():
-            kept.rename(out)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Engine, EngineOptions
+from sld_edge.engines.base import Engine, EngineOptions, SharedEngine
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.load import load
+from sld_edge.errors import EngineError
 from sld_edge.manifest import Graph, GraphKind
 from sld_edge.runtime.memory_plan import MemoryMode
 from sld_edge.runtime.observe import Observer
@@ -48,12 +52,14 @@ class Networks:
         self._session = CudaSession()
         self._size = (bundle.manifest.shapes[0].height, bundle.manifest.shapes[0].width)
         self._stack = ExitStack()
+        # Replaced as a whole and never changed, so that any thread may read it at any time.
         self._lines: dict[str, str] = {}
+        _all.add(self)
 
     @property
     def lines(self) -> dict[str, str]:
         """What runs each graph and why, one line each; with ``low`` also of those that were released again."""
-        return {**self._lines, **{kind: one.description for kind, one in self.loaded.items()}}
+        return dict(self._lines)
 
     @property
     def kinds(self) -> tuple[GraphKind, ...]:
@@ -109,8 +115,24 @@ class Networks:
             self._acquire(kinds)
             yield self.loaded
         finally:
-            self._lines = self.lines
             self._let_go()
+
+    def share_with(self, other: Networks) -> None:
+        """Give another pipeline's networks engines over the weights that are loaded here, for the same size.
+
+        Raises:
+            EngineError: the engine of a graph cannot be shared; the other has none then.
+        """
+        try:
+            other._size = self._size
+            for kind, engine in self.loaded.items():
+                if not isinstance(engine, SharedEngine):
+                    line = self._lines.get(kind, "")
+                    raise EngineError(f"the engine of {kind} cannot be shared ({line})")
+                other._add(kind, engine.sibling())
+        except BaseException:
+            other.release()
+            raise
 
     def release(self) -> None:
         """Release every engine and forget what they were."""
@@ -126,4 +148,23 @@ class Networks:
         for kind in kinds:
             if kind not in self.loaded:
                 engine = load(self._bundle, self.graph(kind), self._options, self._session)
-                self.loaded[kind] = self._stack.enter_context(self._observer.engine(engine))
+                self._add(kind, engine)
+
+    def _add(self, kind: GraphKind, engine: Engine) -> None:
+        acquired = self._stack.enter_context(self._observer.engine(engine))
+        self.loaded[kind] = acquired
+        self._lines = {**self._lines, kind: acquired.description}
+
+
+_all: weakref.WeakSet[Networks] = weakref.WeakSet()
+
+
+def _keep_for_ever() -> None:
+    """In a fork of the process: let no engine be destroyed, since that waits for threads that did not come along."""
+    for networks in list(_all):
+        for held in (networks.loaded, *networks.loaded.values()):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_for_ever)

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.tensorrt.library import LIBRARIES
-from sld_edge.errors import BundleError
+from sld_edge.errors import BundleError, InvalidInput
 from sld_edge.manifest import HarmWords
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
@@ -33,6 +33,7 @@ from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.screening import screened
 from sld_edge.runtime.tokenize import Tokenizer
+from sld_edge.runtime.turns import Turns, in_turn
 from sld_edge.runtime.words import WordScreen
 
 logger = logging.getLogger("sld_edge")
@@ -40,6 +41,9 @@ logger = logging.getLogger("sld_edge")
 
 class SafePipeline:
     """Text → images under Safe Latent Diffusion, from a bundle that ``sld-export`` made.
+
+    Threads may share one: calls run one after the other in the order in which they came, :meth:`close` and
+    :meth:`load` wait for their turn too, and everything else may be used meanwhile (docs/threads.md).
 
     >>> pipe = SafePipeline.from_pretrained("bundle")                          # doctest: +SKIP
     >>> image = pipe("a castle by a lake", safety="strong", seed=1).images[0]  # doctest: +SKIP
@@ -65,8 +69,9 @@ class SafePipeline:
         known = isinstance(bundle.manifest.safety.words, HarmWords)
         self._screen = WordScreen(bundle, self._tokenizer) if known else None
         self._progress: bool | None = None
+        self._turns = Turns()
         # Device memory does not go with the objects that hold its address; nobody has to remember to close.
-        weakref.finalize(self, self._networks.release)
+        weakref.finalize(self, _release_if_idle, self._turns, self._networks)
 
     @classmethod
     def from_pretrained(
@@ -123,10 +128,33 @@ class SafePipeline:
         Raises:
             EngineError: no engine could load the graphs; nothing stays loaded then.
         """
-        if self._networks.loaded:
-            return
-        self._networks.load_all()
+        with self._turns.turn("loaded"):
+            if self._networks.loaded:
+                return
+            self._networks.load_all()
         logger.info("%s", self)
+
+    @in_turn("cloned")
+    def clone(self) -> SafePipeline:
+        """Another pipeline over the weights that are loaded here, for another thread to use at the same time.
+
+        It has its own queue, buffers and activations, and stays usable when this one is closed. A call for another
+        size than the one that is loaded makes it load networks of its own.
+
+        Raises:
+            InvalidInput: memory is ``"low"``: nothing stays loaded that could be shared.
+            EngineError: an engine cannot be shared (those on a graphics card); open the bundle again instead.
+        """
+        if self._networks.memory == "low":
+            raise InvalidInput(
+                "a pipeline with memory='low' keeps nothing loaded that a clone could share",
+                hint="open the bundle again",
+            )
+        self._networks.load_all()
+        other = SafePipeline(self.bundle, self.options)
+        self._networks.share_with(other._networks)
+        other._progress = self._progress
+        return other
 
     def memory_plan(self, **setting: Any) -> MemoryPlan:
         """How much memory a run needs, stage by stage; nothing is loaded.
@@ -143,6 +171,7 @@ class SafePipeline:
             self.bundle, **{"memory": self._networks.memory, "library": library, **setting}
         )
 
+    @in_turn("called")
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -276,9 +305,19 @@ class SafePipeline:
         self._progress = None if disable is None else not disable
 
     def close(self) -> None:
-        """Release every engine; the pipeline loads them again when it is next called."""
-        self._networks.release()
-        self._context = self._new_context()
+        """Release every engine; the pipeline loads them again when it is next called.
+
+        It waits for a call that is running, and for those that came before it. In a fork of the process that opened
+        the pipeline there is nothing to release.
+
+        Raises:
+            EngineError: it is called from inside the pipeline's own call, by a callback.
+        """
+        if self._turns.foreign:
+            return
+        with self._turns.turn("closed"):
+            self._networks.release()
+            self._context = self._new_context()
 
     def __enter__(self) -> SafePipeline:
         return self
@@ -290,6 +329,12 @@ class SafePipeline:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise InvalidInput(
+            "a pipeline holds engines and can be neither pickled nor copied",
+            hint=f"share it between threads or clone() it; another process opens {str(self.bundle.path)!r} itself",
+        )
 
     def __repr__(self) -> str:
         low = ", memory='low'" if self._networks.memory == "low" else ""
@@ -343,3 +388,9 @@ class SafePipeline:
                 callback=callback,
                 step_done=step_done,
             )
+
+
+def _release_if_idle(turns: Turns, networks: Networks) -> None:
+    """For a pipeline that is gone, or at the end of the program, where a thread may still be in a call."""
+    if turns.try_turn():
+        networks.release()

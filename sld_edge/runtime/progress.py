@@ -42,9 +42,9 @@ def step_progress(total: int, show: bool | None) -> Iterator[Callable[[], None]]
 
     Args:
         total: Number of steps.
-        show: None shows the bar when standard error is a terminal.
+        show: None shows the bar when standard error is a terminal; where there is no standard error none is shown.
     """
-    if show is False or (show is None and not sys.stderr.isatty()):
+    if show is False or not (on_terminal() if show is None else _can_be_written()):
         yield lambda: None
         return
     from rich.console import Console
@@ -52,3 +52,21 @@ def step_progress(total: int, show: bool | None) -> Iterator[Callable[[], None]]
     with counting_bar("denoising", Console(stderr=True)) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal; a program may have none, a closed one, or a stand-in that cannot tell."""
+    return _can_be_written() and bool(getattr(sys.stderr, "isatty", bool)())
+
+
+def _can_be_written() -> bool:
+    stream: Any = sys.stderr
+    if not all(callable(getattr(stream, name, None)) for name in ("write", "flush")):
+        return False
+    try:
+        getattr(
+            stream, "isatty", bool
+        )()  # a closed one raises ValueError, one without a console OSError
+    except (ValueError, OSError):
+        return False
+    return True

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sld_edge.bench.energy import energy_meter
-from sld_edge.bench.machine import ActivityMeter, describe_machine, machine_key
+from sld_edge.bench.machine import ActivityMeter, describe_machine, limits_in_words, machine_key
 from sld_edge.bench.memory import peak_bytes, reset_peak
 
 
@@ -24,6 +24,16 @@ def test_description_is_json_and_names_the_essentials() -> None:
     assert machine["versions"]["sld-edge"]
     assert machine["versions"]["numpy"] == np.__version__
     assert machine_key(machine) == machine_key(describe_machine())
+    assert {"cpu_quota", "memory_limit_gib"} <= machine.keys()
+
+
+def test_limits_of_control_groups_are_named_where_there_are_some() -> None:
+    assert limits_in_words({"cpu_quota": None, "memory_limit_gib": None}) == []
+    assert limits_in_words({}) == []  # a report of an earlier version
+    assert limits_in_words({"cpu_quota": 1.5, "memory_limit_gib": 2.0}) == [
+        "CPU quota of 1.5 cores",
+        "memory limit of 2 GiB",
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux' accounting")

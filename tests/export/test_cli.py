@@ -329,10 +329,9 @@ def test_a_denied_folder_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the one above tests, for machines where the tests run as root."""
-    import tempfile
 
-    def denied(**_: Any) -> str:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "out"))
+    def denied(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(tempfile, "mkdtemp", denied)
+    monkeypatch.setattr(Path, "mkdir", denied)
     sld_export(tiny_checkpoint, tmp_path / "out", "-q").refuses(UNWRITABLE, "ermission", "out")

@@ -129,7 +129,7 @@ def _task(checkpoint: Path, bundle: Bundle, options: dict[str, Any], folder: Pat
     import numpy as np
 
     from sld_edge.bench.compare.task import Task
-    from sld_edge.engines.base import usable_cores
+    from sld_edge.engines.cores import usable_cores
 
     manifest = bundle.manifest
     shape = manifest.shapes[0]

@@ -57,6 +57,7 @@ def main(
     from sld_edge.bench.machine import describe_machine
     from sld_edge.bench.report_file import check_writable, write_report
     from sld_edge.bundle import Bundle
+    from sld_edge.runtime.progress import on_terminal
 
     check_writable(json_file)
     quiet = quiet or str(json_file) == "-"
@@ -65,7 +66,7 @@ def main(
     opened = Bundle.open(bundle)
 
     def stage(name: str) -> AbstractContextManager[object]:
-        say(f"  {name}", quiet=quiet or not sys.stderr.isatty())
+        say(f"  {name}", quiet=quiet or not on_terminal())
         return nullcontext()
 
     outcomes, latencies = check_bundle(opened, chosen, settings, device_bytes=_used, stage=stage)

@@ -17,6 +17,7 @@ from sld_edge.bench.latency.plots import (
 )
 from sld_edge.bench.latency.report import MOMENTS, Report
 from sld_edge.bench.latency.table import RATES, gib, rate_cells, seconds, share_cells
+from sld_edge.bench.machine import limits_in_words
 from sld_edge.bench.targets import rows_of
 
 _ACTIVITY = {
@@ -37,6 +38,7 @@ def page_from_report(report: Report) -> str:
         subtitle=(
             f"{report.created} · {report.bundle['precision']} bundle {report.bundle['digest'][:12]} · "
             f"{report.machine['cpu']}, {report.machine['usable_cores']} cores"
+            + "".join(f", {words}" for words in limits_in_words(report.machine))
         ),
         command=report.command,
         warning_lines=report.warnings,

@@ -11,6 +11,7 @@ from rich.table import Table
 from sld_edge.bench.latency.clock import OUTSIDE, STAGES, Run
 from sld_edge.bench.latency.numbers import engine_lines, statistics_of, targets_of
 from sld_edge.bench.latency.report import MOMENTS, CaseReport, Report
+from sld_edge.bench.machine import limits_in_words
 from sld_edge.bench.stats import median_interval
 from sld_edge.bench.targets import Target, rows_of
 
@@ -59,6 +60,7 @@ def print_report(report: Report, console: Console) -> None:
     console.print(
         f"[bold]{report.bundle['name']}[/bold] {report.bundle['precision']}, "
         f"{machine['cpu']}, {machine['usable_cores']} cores, {machine['memory_gib']} GiB"
+        + "".join(f", {words}" for words in limits_in_words(machine))
     )
     for kind, lines in engine_lines(report).items():
         console.print(f"  {kind}: {' | '.join(lines)}", style="dim", highlight=False)

@@ -165,7 +165,7 @@ def _openvino_devices() -> tuple[Any, ...]:
 
 def _how_to_get(short_name: str) -> str:
     extra = {
-        "openvino": "cpu",
+        "openvino": "intel",
         "cpu": "cpu",
         "cuda": "gpu",
         "tensorrt": "gpu",

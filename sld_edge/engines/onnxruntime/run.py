@@ -17,10 +17,11 @@ from sld_edge.engines.base import (
     dtype_of,
     not_loaded,
     stated_precision,
-    usable_cores,
 )
+from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
 from sld_edge.engines.onnxruntime.resident import ResidentArray
+from sld_edge.engines.openvino.linked import file_with_weights_beside
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
@@ -178,6 +179,19 @@ class OnnxRuntimeEngine:
             for tensor, result in zip(self.graph.outputs, results, strict=True)
         }
 
+    def sibling(self) -> OnnxRuntimeEngine:
+        """Another user of the same session: on the host each binding has arrays of its own.
+
+        Raises:
+            EngineError: this one is not loaded, or runs on a card, where runs share the session's stream.
+        """
+        session = self._acquired()
+        if on_a_card(self.provider):
+            raise EngineError(f"a session of onnxruntime on {self.provider} cannot be shared")
+        other = OnnxRuntimeEngine(self._recipe)
+        other._session, other._provider, other._refused = session, self._provider, self._refused
+        return other
+
     def trim(self) -> None:
         """Nothing to do: ONNX Runtime keeps its arena for as long as the session lives."""
 
@@ -236,6 +250,8 @@ class OnnxRuntimeEngine:
         # twice the memory, for no time that could be measured.
         options.enable_mem_pattern = False
         file = self._recipe.file
+        if provider.short_name == "openvino":
+            file = file_with_weights_beside(self._recipe, file)
         if provider.devices:
             options.add_provider_for_devices(list(provider.devices), provider.options)
             session = onnxruntime.InferenceSession(str(file), options)

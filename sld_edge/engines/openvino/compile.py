@@ -13,6 +13,7 @@ from typing import Any
 from sld_edge.engines.base import Recipe
 from sld_edge.engines.cache import EngineCache, EngineKey
 from sld_edge.engines.mapped import releasing_mapped
+from sld_edge.engines.openvino.linked import file_with_weights_beside
 from sld_edge.errors import EngineError, one_line
 from sld_edge.manifest import Graph
 
@@ -80,7 +81,7 @@ def _cached(
 
 def _model(core: Any, recipe: Recipe, sizes: Sizes) -> Any:
     """The graph as OpenVINO reads it, with its free sizes fixed where they are given."""
-    model = core.read_model(str(recipe.file))
+    model = core.read_model(str(file_with_weights_beside(recipe, recipe.file)))
     if sizes:
         model.reshape(
             {

@@ -17,9 +17,10 @@ from sld_edge.engines.base import (
     not_loaded,
     precision_within,
     stated_precision,
-    usable_cores,
 )
+from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.mapped import releasing_mapped
+from sld_edge.engines.offline import import_openvino
 from sld_edge.engines.openvino.compile import Sizes, compiled_from_recipe, sizes_to_fix
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
@@ -45,6 +46,8 @@ class OpenVinoEngine:
         self._compiled: Any = None
         self._request: Any = None
         self._packed = False
+        #: Whether other requests of the compiled graph exist or existed.
+        self._shared = False
         self._line = ""
 
     @property
@@ -72,10 +75,32 @@ class OpenVinoEngine:
         self._request = self._compiled = self._core = None
         self._packed = False
 
+    def sibling(self) -> OpenVinoEngine:
+        """Another request of the same compiled graph, which holds the weights once.
+
+        Raises:
+            EngineError: this one is not loaded.
+        """
+        if self._request is None:
+            raise not_loaded(self.graph)
+        other = OpenVinoEngine(self._recipe)
+        other._used, other._core, other._settings = self._used, self._core, self._settings
+        other._sizes, other._packed, other._line = self._sizes, self._packed, self._line
+        other._compiled = self._compiled
+        self._shared = other._shared = True
+        other._request = self._compiled.create_infer_request()
+        return other
+
     def trim(self) -> None:
         """Give back the memory of activations."""
-        if self._compiled is not None:
+        if self._compiled is None:
+            return
+        try:
             self._compiled.release_memory()
+        except RuntimeError:
+            if not self._shared:
+                raise
+            # A sibling computes with them just now, and gives them back when it is done.
 
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
@@ -88,7 +113,7 @@ class OpenVinoEngine:
         """
         del constant
         sizes = self._fixed(check_binding(self.graph, inputs, outputs))
-        import openvino
+        openvino = import_openvino()
 
         # One request for all bindings: each would keep activations of its own.
         self._request_for(sizes)
@@ -145,9 +170,8 @@ class OpenVinoEngine:
         return {} if self._used is self._recipe else sizes_to_fix(self.graph, sizes)
 
     def _compile(self, sizes: Sizes) -> None:
-        import openvino
-
-        self._sizes, self._packed = sizes, False
+        openvino = import_openvino()
+        self._sizes, self._packed, self._shared = sizes, False, False
         self._compiled = compiled_from_recipe(
             openvino, self._core, self._used, self._settings, sizes
         )
@@ -156,7 +180,7 @@ class OpenVinoEngine:
     def _open(self) -> None:
         """Find out what to compute in, and say it."""
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError as error:
             raise MissingDependency(
                 "openvino is not installed", hint="pip install 'sld-edge[openvino]'"

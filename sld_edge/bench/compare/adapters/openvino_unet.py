@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.engines.offline import import_openvino
 
 
 class OpenVinoUnet:
@@ -15,7 +16,7 @@ class OpenVinoUnet:
 
     def __init__(self, unet: Any, task: Task) -> None:
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError:
             raise Unavailable("openvino is not installed") from None
         self.config, self.dtype, self._device = unet.config, unet.dtype, unet.device
@@ -48,8 +49,9 @@ class OpenVinoUnet:
 
 def _convert(unet: Any, task: Task) -> Any:
     """The network as an OpenVINO model with the shapes of this task, three branches."""
-    import openvino
     import torch
+
+    openvino = import_openvino()
 
     class Positional(torch.nn.Module):  # type: ignore[misc]  # torch is seen as Any
         def __init__(self) -> None:

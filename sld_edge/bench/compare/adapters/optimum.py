@@ -12,6 +12,7 @@ import numpy as np
 from sld_edge.bench.compare.adapters import optimum_convert
 from sld_edge.bench.compare.marks import Marks, verdicts_of
 from sld_edge.bench.compare.task import Picture, Task, Unavailable
+from sld_edge.engines.offline import import_openvino
 
 
 def build(task: Task, peer: str) -> Optimum:
@@ -75,7 +76,7 @@ def _onnx(task: Task) -> tuple[Any, str]:
 
 def _openvino(task: Task) -> tuple[Any, str]:
     try:
-        import openvino
+        openvino = import_openvino()
         from optimum.intel import OVStableDiffusionPipeline
     except ImportError as error:
         raise Unavailable(f"optimum-intel is not installed ({error})") from None

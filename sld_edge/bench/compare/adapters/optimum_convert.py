@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sld_edge.engines.offline import import_openvino
+
 _PREFIX = "text_model."
 
 
@@ -34,6 +36,7 @@ def _to_onnx(source: Path, out: Path) -> None:
 
 
 def _to_openvino(source: Path, out: Path) -> None:
+    import_openvino()  # before optimum does: it would report itself
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
 
