@@ -9,14 +9,35 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
 from sld_edge.errors import SldError, one_line
+from sld_edge.plain import plain_path
 
 INTERRUPTED = 130
+
+
+class PathParam(click.Path):
+    """A path on the command line: an empty one is a slip, not the current folder.
+
+    Args:
+        dir_okay: Whether it may be a folder.
+        allow_dash: Whether ``-`` stands for a standard stream.
+    """
+
+    def __init__(self, *, dir_okay: bool = True, allow_dash: bool = False) -> None:
+        super().__init__(dir_okay=dir_okay, allow_dash=allow_dash, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or one clear line."""
+        if not isinstance(value, Path):
+            name = "a path" if param is None else param.human_readable_name
+            value = plain_path(name, value)
+        return super().convert(value, param, ctx)
 
 
 class OneLineCommand(click.Command):

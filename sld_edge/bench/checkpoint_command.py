@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from sld_edge.errors import MissingDependency
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, say
 
 
 @click.command("make-checkpoint")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PathParam())
 @click.option("--size", type=click.Choice(["tiny", "sd15", "sd21"]), default="tiny",
               show_default=True, help="Architecture; sd15 takes 5.5 GB of disk.")  # fmt: skip
 @click.option("--half", is_flag=True, help="Store fp16 weights, half as large.")

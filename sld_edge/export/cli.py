@@ -25,7 +25,7 @@ from sld_edge.export.build_command import (
     table_from_reports,
 )
 from sld_edge.manifest import Policy, Shape
-from sld_edge.shell import OneLineCommand, say
+from sld_edge.shell import OneLineCommand, PathParam, say
 
 EPILOG = """\b
 Examples:
@@ -48,13 +48,13 @@ _PRESETS = ["weak", "medium", "strong", "max"]
 
 @click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="sld-export")
-@click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
-@click.argument("out", type=click.Path(path_type=Path), required=False)
-@click.option("--verify", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.argument("checkpoint", type=PathParam(), required=False)
+@click.argument("out", type=PathParam(), required=False)
+@click.option("--verify", type=PathParam(), metavar="BUNDLE",
               help="Check every file of a bundle and load every graph; writes to its cache folder only.")  # fmt: skip
-@click.option("--build", "build_path", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.option("--build", "build_path", type=PathParam(), metavar="BUNDLE",
               help="Add engines to a bundle; needs --engine, and no PyTorch.")  # fmt: skip
-@click.option("--plan", "plan_path", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.option("--plan", "plan_path", type=PathParam(), metavar="BUNDLE",
               help="Say how much memory a bundle needs to run; nothing is loaded or written.")  # fmt: skip
 @build_options
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)

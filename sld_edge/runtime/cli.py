@@ -13,7 +13,7 @@ import click
 
 from sld_edge import __version__
 from sld_edge.errors import ImageFileError, InvalidInput
-from sld_edge.shell import OneLineCommand, say
+from sld_edge.shell import OneLineCommand, PathParam, say
 
 if TYPE_CHECKING:
     from sld_edge.runtime.output import SafeOutput
@@ -34,10 +34,10 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 
 @click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="sld-generate")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PathParam())
 @click.argument("prompts", nargs=-1, metavar="PROMPT...")
-@click.option("--prompts-file", type=click.Path(path_type=Path), help="One prompt a line, UTF-8.")
-@click.option("-o", "--out", default="out", type=click.Path(path_type=Path), show_default=True,
+@click.option("--prompts-file", type=PathParam(), help="One prompt a line, UTF-8.")
+@click.option("-o", "--out", default="out", type=PathParam(), show_default=True,
               help="Folder the pictures go to; existing ones are never overwritten.")  # fmt: skip
 @click.option("-n", "--negative-prompt", help="What the pictures should not show.")
 @click.option("--steps", default=50, show_default=True, help="Denoising steps.")
@@ -69,6 +69,12 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--memory", type=click.Choice(["normal", "low"]), default="normal", show_default=True,
               help="low: load one network after the other, for boards with little memory.")  # fmt: skip
 @click.option("--digest", help="Refuse any bundle but the one with this digest.")
+@click.option(
+    "--key",
+    help="Refuse any bundle that this Ed25519 public key has not signed: a file, or the key itself.",
+)
+@click.option("--cache", type=PathParam(),
+              help="Folder for compiled engines instead of the bundle's own.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON record a picture.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the files' names.")
 def main(
@@ -96,7 +102,7 @@ def main(
 
     load_options = {
         key: options.pop(key)
-        for key in ("engine", "compute_precision", "threads", "memory", "digest")
+        for key in ("engine", "compute_precision", "threads", "memory", "digest", "key", "cache")
     }
     seeds = options.pop("seed") or (random_seed(),)
     device = options.pop("seed_device")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+from msgspec import UNSET
+
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.cuda.session import CudaSession
@@ -126,8 +128,20 @@ class Networks:
     def _acquire(self, kinds: tuple[GraphKind, ...]) -> None:
         for kind in kinds:
             if kind not in self.loaded:
-                engine = load(self._bundle, self.graph(kind), self._options, self._session)
-                self.loaded[kind] = self._stack.enter_context(self._observer.engine(engine))
+                graph = self.graph(kind)
+                names = _files_of(graph)
+                self._bundle.check_unchanged(names)
+                engine = load(self._bundle, graph, self._options, self._session)
+                acquired = self._stack.enter_context(self._observer.engine(engine))
+                # What was loaded in between is what was hashed only if nobody changed it meanwhile.
+                self._bundle.check_unchanged(names)
+                self.loaded[kind] = acquired
+
+
+def _files_of(graph: Graph) -> tuple[str, ...]:
+    """Every file that an engine of a graph may read."""
+    int8 = () if graph.int8 is UNSET else (graph.int8.file, *graph.int8.weights)
+    return (graph.file, *graph.weights, *graph.variants.values(), *int8)
 
 
 def advance_for(branches: int) -> GraphKind:

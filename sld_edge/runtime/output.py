@@ -120,8 +120,19 @@ def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str
         "safety": call.guard.record(),
         "safety_head": bundle.manifest.safety.head,
         "notes": list(call.notes),
-        "bundle": {"digest": bundle.digest, "name": bundle.manifest.source.name},
+        "bundle": _bundle_record(bundle),
         "engine": engines,
+    }
+
+
+def _bundle_record(bundle: Bundle) -> dict[str, Any]:
+    """Which bundle it was, how its files were compared with the manifest, and who vouched for that."""
+    return {
+        "digest": bundle.digest,
+        "name": bundle.manifest.source.name,
+        "checked": bundle.checked,
+        "pinned": list(bundle.pins),
+        "signed_by": None if bundle.key is None else f"sha256:{bundle.key.fingerprint}",
     }
 
 

@@ -40,7 +40,9 @@ class Tokenizer:
         self._length = bundle.manifest.model.text_length
         file = bundle.file(self._ids.file)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(bundle.read(self._ids.file))
+        except BundleError:
+            raise
         except Exception as error:  # the library raises plain Exception
             raise BundleError(f"{file} is not a tokenizer ({error})", hint="export again") from None
 

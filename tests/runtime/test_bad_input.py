@@ -233,7 +233,7 @@ def test_a_checkpoint_instead_of_a_bundle_says_what_to_run(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     done = shell(tiny_checkpoint, PROMPT, "--out", tmp_path / "out")
-    assert done.exit_code == 4
+    assert done.exit_code == 2
     assert "sld-export" in done.stderr
 
 

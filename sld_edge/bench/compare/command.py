@@ -16,7 +16,7 @@ import click
 
 from sld_edge.bench.compare.peers import BY_NAME, PEERS, PEERS_FOLDER, Peer
 from sld_edge.errors import BundleError, ImageFileError, InvalidInput
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, say
 
 if TYPE_CHECKING:
     from sld_edge.bench.compare.interleave import Outcome
@@ -47,8 +47,8 @@ _ROOM = 2.2
 
 
 @click.command("compare", epilog=EPILOG)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PathParam())
+@click.argument("bundle", type=PathParam())
 @click.option("--steps", default=3, show_default=True, help="Denoising steps, DDIM.")
 @click.option(
     "--repeats", default=3, show_default=True, help="Rounds; a picture of each peer in each."
@@ -66,13 +66,13 @@ _ROOM = 2.2
 @click.option("--limit", default=900.0, show_default=True,
               help="Seconds for one picture, loading and compiling included.")  # fmt: skip
 @click.option("--peers-folder", default=PEERS_FOLDER, show_default=True,
-              type=click.Path(path_type=Path), help="Where `make peers` put the environments.")  # fmt: skip
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
+              type=PathParam(), help="Where `make peers` put the environments.")  # fmt: skip
+@click.option("--json", "json_file", type=PathParam(allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write one page.")
+@click.option("--html", "html_file", type=PathParam(), help="Write one page.")
 @click.option(
     "--pictures",
-    type=click.Path(path_type=Path),
+    type=PathParam(),
     help="Folder for the last round's pictures, as decoded.",
 )
 def main(checkpoint: Path, bundle: Path, **options: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sld_edge.errors import EngineError, MissingDependency
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, say
 
 if TYPE_CHECKING:
     from sld_edge.bench.gpu_check.outcome import Report
@@ -30,13 +30,13 @@ others as for sld-generate.
 
 
 @click.command("gpu-check", epilog=EPILOG)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PathParam())
 @click.option("--backend", "only", multiple=True,
               help="tensorrt, tensorrt-rtx or onnxruntime-cuda; repeatable, all when left out.")  # fmt: skip
 @click.option("--steps", default=10, show_default=True, help="Denoising steps of a whole run.")
 @click.option("--runs", default=10, show_default=True, help="Calls that are timed.")
 @click.option("--loads", default=3, show_default=True, help="How often all is loaded and released.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
+@click.option("--json", "json_file", type=PathParam(allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress.")
 def main(

@@ -17,7 +17,7 @@ from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
 from sld_edge.bench.stats import StopRule
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, say
 
 EPILOG = """\b
 Examples:
@@ -33,7 +33,7 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 
 
 @click.command("latency", epilog=EPILOG)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PathParam())
 @click.option("--steps", type=int, multiple=True, default=(20,), show_default="20",
               help="* Denoising steps.")  # fmt: skip
 @click.option("--scheduler", multiple=True, default=("",), help="* Instead of the checkpoint's.")
@@ -61,15 +61,13 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--cold/--no-cold", default=True, help="Also time fresh processes.")
 @click.option("--cold-starts", default=2, show_default=True,
               help="How often to start with an empty cache folder and then again.")  # fmt: skip
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
+@click.option("--json", "json_file", type=PathParam(allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path, allow_dash=True),
+@click.option("--csv", "csv_file", type=PathParam(allow_dash=True),
               help="Write the statistics as CSV.")  # fmt: skip
-@click.option("--html", "html_file", type=click.Path(path_type=Path),
+@click.option("--html", "html_file", type=PathParam(),
               help="Write one page with plots.")  # fmt: skip
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), help="An earlier --json to compare with."
-)
+@click.option("--baseline", type=PathParam(), help="An earlier --json to compare with.")
 @click.option(
     "--max-regression", default="5%", show_default=True, help="How much slower is allowed."
 )

@@ -13,7 +13,7 @@ import click
 
 from sld_edge.bench.gate import share_from_text
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,11 +33,9 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 
 @click.command("startup", epilog=EPILOG)
 @click.option("--repeats", default=15, show_default=True, help="Starts of each.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
+@click.option("--json", "json_file", type=PathParam(allow_dash=True),
               help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), help="An earlier --json to compare with."
-)
+@click.option("--baseline", type=PathParam(), help="An earlier --json to compare with.")
 @click.option(
     "--max-regression", default="10%", show_default=True, help="How much slower is allowed."
 )
