@@ -15,15 +15,22 @@ unet      latents f32 [B, C, h, w]; input_scale f32 [1];              noise_pred
 advance   noise_pred f32 [3, B, C, h, w]; state f32 [S, B, C, h, w];  next_state f32 [S, B, C, h, w];
           momentum f32 [B, C, h, w]; noise f32 [B, C, h, w];          next_momentum f32 [B, C, h, w]
           matrix f32 [S, S + 2]; settings f32 [6]
-decode    latents f32 [B, C, h, w]                                    images uint8 [B, H, W, 3]
+decode    latents f32 [B, C, h, w]                                    images uint8 [B, H, W, 3];
+                                                                      raw_mean f32 [B]
 safety    images uint8 [B, H, W, 3]                                   concept_scores f32 [B, n];
-                                                                      special_scores f32 [B, m]; flags bool [B]
+                                                                      special_scores f32 [B, m]; flags bool [B];
+                                                                      raw_mean f32 [B]
 ========  ==========================================================  ======================================
 
 k and v are float32 in an fp32 bundle and float16 in an fp16 bundle; every other array is as above in both.
 ``advance_many`` is ``advance`` with R free, for several safety concepts at once (R > 3).
 ``h, w, H, W`` are fixed numbers in ``unet``, ``decode`` and ``safety`` (one graph file per size, all sharing
 one weight file per network); ``N, R, B, S`` are free.
+
+``raw_mean`` is the mean of an image's values as the network gave them: the decoder's before they are clipped and
+rounded, the safety head's embedding before it is normalised. It is not finite where one of them is not, which pixels
+cannot say and which clipping and comparing hide (OpenVINO's Clamp, Relu and Max drop NaN). Bundles made before it was
+added lack it.
 """
 
 from __future__ import annotations
@@ -40,6 +47,9 @@ FORMAT = "sld-edge-bundle"
 #: Version 2 is version 1 with graphs in 8 bits; a bundle without them stays readable for older releases.
 VERSION = 1
 VERSION_WITH_INT8 = 2
+
+#: The output that says whether a network's values were finite, see above.
+RAW_MEAN = "raw_mean"
 
 GraphKind = Literal["text", "unet", "advance", "advance_many", "decode", "safety"]
 Precision = Literal["fp32", "fp16"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
@@ -26,6 +27,7 @@ from sld_edge.export.build_command import (
 )
 from sld_edge.manifest import Policy, Shape
 from sld_edge.shell import OneLineCommand, PathParam, say
+from sld_edge.signing import private_key_from
 
 EPILOG = """\b
 Examples:
@@ -34,6 +36,8 @@ Examples:
   sld-export ./stable-diffusion-2-1 bundle --height 768 --width 768 --policy-minimum medium
   sld-export ./checkpoint bundle --concept "weapons, blood" --force
   sld-export --verify bundle
+  sld-export --verify bundle --sign key.pem        (openssl genpkey -algorithm ed25519 -out key.pem makes one)
+  sld-export --verify bundle --key key.pub
   sld-export --build bundle --engine tensorrt-rtx --target sm86,sm89
   sld-export --plan bundle --branches 3
   sld-export ./stable-diffusion-v1-5 bundle --precision fp16 --engine tensorrt-rtx --target sm89
@@ -72,6 +76,10 @@ _PRESETS = ["weak", "medium", "strong", "max"]
               help="Whether a call may choose other concepts; required where there is a minimum.")  # fmt: skip
 @click.option("--policy-unsafe-images", type=click.Choice(["return", "withhold"]), default="return",
               show_default=True, help="Whether flagged pictures are handed out at all.")  # fmt: skip
+@click.option("--sign", "signing_key", type=PathParam(), metavar="KEYFILE",
+              help="Sign the bundle with this Ed25519 private key; also with --verify, for one that exists.")  # fmt: skip
+@click.option("--key", metavar="KEY",
+              help="With --verify: the Ed25519 public key (a file, or the key itself) that must have signed it.")  # fmt: skip
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--without-safety-head", is_flag=True,
@@ -93,8 +101,15 @@ def main(
     if verify is not None:
         if checkpoint is not None:
             raise InvalidInput("--verify takes a bundle and nothing else", value=str(checkpoint))
-        _verify(verify, as_json=as_json, quiet=quiet)
+        _verify(verify, options, as_json=as_json, quiet=quiet)
         return
+    if options["key"] is not None:
+        raise InvalidInput("--key goes with --verify", value=options["key"])
+    signing_key = options["signing_key"]
+    if signing_key is not None:
+        if plan_path is not None or build_path is not None:
+            raise InvalidInput("--sign goes with an export or with --verify")
+        private_key_from(signing_key)  # before the minutes that an export takes
     if plan_path is not None:
         if checkpoint is not None:
             raise InvalidInput("--plan takes a bundle and nothing else", value=str(checkpoint))
@@ -196,6 +211,8 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
     )
     stages = Stages(quiet=quiet)
     bundle = export_bundle(config, stage=stages)
+    if options["signing_key"] is not None:
+        _sign(bundle, options["signing_key"], quiet=quiet)
     size = sum(file.size for file in bundle.manifest.files.values())
     _say_checks(bundle, quiet=quiet)
     say(f"digest {bundle.digest}", quiet=quiet)
@@ -208,19 +225,28 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
     }
 
 
-def _verify(path: Path, *, as_json: bool, quiet: bool) -> None:
+def _sign(bundle: Any, key: Path, *, quiet: bool) -> None:
+    public = bundle.sign(key)
+    say(f"signed; the public key is {base64.b64encode(public.raw).decode()}", quiet=quiet)
+
+
+def _verify(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
     from sld_edge.bundle import Bundle
     from sld_edge.engines.base import EngineOptions
     from sld_edge.engines.load import load
 
     stages = Stages(quiet=quiet or as_json)
     with stages("manifest"):
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, key=options["key"])
+    if options["signing_key"] is not None:
+        private_key_from(options["signing_key"])
     with stages("digests"):
         bundle.verify(full=True)
     for graph in bundle.manifest.graphs:
         with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions(provider="cpu")):
             pass
+    if options["signing_key"] is not None:
+        _sign(bundle, options["signing_key"], quiet=quiet or as_json)
     if as_json:
         report = {"bundle": str(path), "digest": bundle.digest, "files": len(bundle.manifest.files)}
         click.echo(json.dumps(report))
