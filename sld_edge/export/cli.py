@@ -77,9 +77,9 @@ _PRESETS = ["weak", "medium", "strong", "max"]
 @click.option("--policy-unsafe-images", type=click.Choice(["return", "withhold"]), default="return",
               show_default=True, help="Whether flagged pictures are handed out at all.")  # fmt: skip
 @click.option("--sign", "signing_key", type=PathParam(), metavar="KEYFILE",
-              help="Sign the bundle with this Ed25519 private key; also with --verify, for one that exists.")  # fmt: skip
+              help="Sign with this Ed25519 private key; with --verify, a bundle that exists.")  # fmt: skip
 @click.option("--key", metavar="KEY",
-              help="With --verify: the Ed25519 public key (a file, or the key itself) that must have signed it.")  # fmt: skip
+              help="With --verify: the Ed25519 public key (a file, or its text) that must have signed.")  # fmt: skip
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--without-safety-head", is_flag=True,
