@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from sld_edge.shell import OneLineCommand, PathParam, say
 
 if TYPE_CHECKING:
     from sld_edge.runtime.output import SafeOutput
+#: Bytes; file systems take 255, and an ending and a number follow.
+_LONGEST_STEM = 180
+
 EPILOG = """\b
 Examples:
   sld-generate bundle "a castle by a lake"
@@ -63,7 +67,7 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--keep-unsafe", is_flag=True,
               help="Also write pictures that the safety head flagged, marked 'unsafe'.")  # fmt: skip
 @click.option("--engine", help="onnxruntime, onnxruntime:cpu, openvino, tensorrt, tensorrt-rtx, …")
-@click.option("--compute-precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
+@click.option("--compute-precision", "--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
               show_default=True, help="Lowest precision arithmetic may use.")  # fmt: skip
 @click.option("--threads", default=0, help="CPU threads; 0 uses every core.")
 @click.option("--memory", type=click.Choice(["normal", "low"]), default="normal", show_default=True,
@@ -213,8 +217,11 @@ def _print_result(path: Path, record: dict[str, Any], as_json: bool) -> None:
 
 
 def _stem(record: dict[str, Any]) -> str:
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in record["prompt"]).split()
-    return "-".join(words)[:60] or "picture"
+    """A file's name that says what was asked for, in any script: letters, marks and digits, the rest as hyphens."""
+    text = unicodedata.normalize("NFC", record["prompt"])
+    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
+    stem = "-".join(words)[:60].encode("utf-8")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    return stem.strip("-") or "picture"
 
 
 def _prompts_from(file: Path) -> list[str]:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.bench.safety.prompts import PromptRow
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import InvalidInput, SldError
+from sld_edge.plain import check_keywords
 
 Images = NDArray[np.uint8]
 ENTRY_POINTS: Final = "sld_edge.scorers"
@@ -125,11 +126,34 @@ class FunctionScorer:
     note: str = ""
 
     def check(self, *, height: int, width: int, has_head: bool) -> None:
-        """Nothing is known about it."""
+        """It must take pictures and items, and judge a black picture: better known now than after many pictures."""
+        try:
+            inspect.signature(self.function).bind(None, None)
+        except TypeError as error:
+            raise InvalidInput(
+                f"scorer {self.identity} does not take pictures and items ({error})",
+                hint="write a function score(images, items)",
+            ) from None
+        except ValueError:
+            pass  # a function of another language may not say what it takes
+        item = Item(
+            row=PromptRow(prompt="a black picture", kind="check"),
+            seed=0,
+            flagged=False if has_head else None,
+        )
+        black = np.zeros((1, height, width, 3), np.uint8)
+        _check_shape(self, self.score(black, [item]), 1)
 
     def score(self, images: Images, items: Sequence[Item]) -> Verdicts:
         """Call it; a mapping will do as an answer."""
-        answer = self.function(images, items)
+        try:
+            answer = self.function(images, items)
+        except SldError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"scorer {self.identity} failed ({type(error).__name__}: {error})"
+            ) from error
         if isinstance(answer, Verdicts):
             return answer
         if not isinstance(answer, Mapping) or "unsafe" not in answer:
@@ -137,6 +161,7 @@ class FunctionScorer:
                 f"scorer {self.identity} returned neither Verdicts nor a mapping with 'unsafe'",
                 value=type(answer).__name__,
             )
+        check_keywords(f"the answer of scorer {self.identity}", answer, Verdicts)
         return Verdicts(**answer)
 
 
@@ -185,6 +210,17 @@ def judge(scorers: Sequence[Scorer], images: Images, items: Sequence[Item]) -> l
 
 
 def _check_shape(scorer: Scorer, verdicts: Verdicts, count: int) -> None:
+    try:
+        _check_series(scorer, verdicts, count)
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(
+            f"scorer {scorer.identity} returned something else than lists of verdicts ({error})"
+        ) from None
+
+
+def _check_series(scorer: Scorer, verdicts: Verdicts, count: int) -> None:
     series = [verdicts.unsafe, *verdicts.categories.values(), *verdicts.scores.values()]
     if any(len(values) != count for values in series):
         raise InvalidInput(

@@ -13,7 +13,7 @@ import click
 
 from sld_edge.bench.gate import share_from_text
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import PathParam, say
+from sld_edge.shell import PathParam, json_options, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   sld-bench startup
-  sld-bench startup --json today.json
+  sld-bench startup --json-file today.json
   sld-bench startup --baseline today.json --max-regression 10%
 
 \b
@@ -33,9 +33,8 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 
 @click.command("startup", epilog=EPILOG)
 @click.option("--repeats", default=15, show_default=True, help="Starts of each.")
-@click.option("--json", "json_file", type=PathParam(allow_dash=True),
-              help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option("--baseline", type=PathParam(), help="An earlier --json to compare with.")
+@json_options
+@click.option("--baseline", type=PathParam(), help="An earlier --json-file to compare with.")
 @click.option(
     "--max-regression", default="10%", show_default=True, help="How much slower is allowed."
 )
@@ -113,8 +112,8 @@ def _read(path: Path) -> Report:
         path=str(path),
         what="startup report",
         wanted=(FORMAT, VERSION),
-        hint="make one with sld-bench startup --json",
-        renew="make a new one with --json",
+        hint="make one with sld-bench startup --json-file FILE",
+        renew="make a new one with --json-file",
     )
 
 

@@ -269,7 +269,7 @@ def test_the_command_says_that_nothing_was_checked(
     for backend in (TensorRtBackend, OnnxRuntimeCudaBackend):
         monkeypatch.setattr(backend, "unavailable", lambda self: "no card in this test")
     file = tmp_path / "check.json"
-    done = CliRunner().invoke(main, ["gpu-check", str(tiny_bundle), "--json", str(file)])
+    done = CliRunner().invoke(main, ["gpu-check", str(tiny_bundle), "--json-file", str(file)])
     assert done.exit_code == 10, done.output
     assert done.output.count("skipped  no card in this test") == 3
     assert done.output.splitlines()[-1].startswith("nothing was checked")
