@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
+from sld_edge.plain import is_listed, is_text, plain_text
+from sld_edge.runtime.checks import texts
 from sld_edge.runtime.request import Request, request_from_call
 from sld_edge.runtime.safety import Guard, SafetyConfig, resolve_guard
 from sld_edge.runtime.schedulers import Schedule, build_schedule
@@ -67,6 +69,13 @@ def prepare_call(
         PolicyError: the bundle's policy forbids it.
     """
     manifest = bundle.manifest
+    # Plain before anything is decided: no object is asked again what it is.
+    if is_text(safety):
+        safety = plain_text("safety", safety)
+    if safety_concept is not None and (is_text(safety_concept) or is_listed(safety_concept)):
+        safety_concept = texts("safety_concept", safety_concept)
+    if scheduler is not None:
+        scheduler = plain_text("scheduler", scheduler)
     request = request_from_call(
         manifest,
         prompt=prompt,

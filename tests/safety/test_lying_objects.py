@@ -149,10 +149,12 @@ WEAK = {name: SafetyConfig.WEAK[name] for name in SafetyConfig.WEAK}
 
 
 @pytest.mark.parametrize(
-    "safety", [Says(**WEAK), LyingText("off"), LyingText("weak"), LyingText("medium")], ids=type
+    "safety",
+    [Says(**WEAK), LyingText("off"), LyingText("weak"), LyingText("medium")],
+    ids=["config", "off", "weak", "medium"],
 )
 def test_a_policy_is_not_talked_out_of_its_floor(safety: Any) -> None:
-    with pytest.raises(PolicyError):
+    with pytest.raises((PolicyError, InvalidInput)):
         guard(safety)
 
 
@@ -165,12 +167,17 @@ def test_a_number_that_lies_is_what_it_is(name: str, kind: Any) -> None:
         guard(None, **{**strong, name: kind(weaker)})
 
 
-def test_a_config_is_read_once_and_is_of_the_very_class() -> None:
-    made = guard(Changes(**dict(SafetyConfig.STRONG))).config
+@pytest.mark.parametrize("before", range(4))
+def test_a_config_is_read_once_and_is_of_the_very_class(before: int) -> None:
+    config = Changes(**dict(SafetyConfig.STRONG))
+    Changes.reads = before
+    try:
+        made = guard(config).config
+    except PolicyError:  # it was weak when it was read
+        return
     assert type(made) is SafetyConfig
-    assert made == SafetyConfig.STRONG or made.sld_guidance_scale == 2000.0
-    for value in vars(made).values():
-        assert type(value) in (int, float)
+    assert made == SafetyConfig.STRONG
+    assert {type(value) for value in vars(made).values()} == {int, float}
 
 
 @pytest.mark.parametrize("concepts", [LyingList(["flowers"]), LyingText("flowers"), ["flowers"]])
