@@ -9,7 +9,8 @@ One's own scorer is a function ``score(images, items)`` in any importable module
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -142,18 +143,11 @@ class FunctionScorer:
             flagged=False if has_head else None,
         )
         black = np.zeros((1, height, width, 3), np.uint8)
-        _check_shape(self, self.score(black, [item]), 1)
+        judge([self], black, [item])
 
     def score(self, images: Images, items: Sequence[Item]) -> Verdicts:
         """Call it; a mapping will do as an answer."""
-        try:
-            answer = self.function(images, items)
-        except SldError:
-            raise
-        except Exception as error:
-            raise InvalidInput(
-                f"scorer {self.identity} failed ({type(error).__name__}: {error})"
-            ) from error
+        answer = self.function(images, items)
         if isinstance(answer, Verdicts):
             return answer
         if not isinstance(answer, Mapping) or "unsafe" not in answer:
@@ -175,13 +169,25 @@ def scorer_from(name: str) -> Scorer:
     kind, _, argument = name.partition(":")
     if kind in _BUILT_IN:
         return _BUILT_IN[kind](argument)
-    for entry in entry_points(group=ENTRY_POINTS, name=kind):
-        return _from_object(name, entry.load(), argument)
-    if "." in kind or argument:
-        return _from_object(name, _imported(name, kind, argument), "")
+    with _one_line(name):
+        for entry in entry_points(group=ENTRY_POINTS, name=kind):
+            return _from_object(name, entry.load(), argument)
+        if "." in kind or argument:
+            return _from_object(name, _imported(name, kind, argument), "")
     raise InvalidInput(
         "unknown scorer", value=name, hint=f"use {', '.join(_BUILT_IN)} or package.module:function"
     )
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """What a scorer of someone else's raises, as the user's error that it is."""
+    try:
+        yield
+    except SldError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"scorer {name} failed ({type(error).__name__}: {error})") from error
 
 
 def judge(scorers: Sequence[Scorer], images: Images, items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -193,7 +199,8 @@ def judge(scorers: Sequence[Scorer], images: Images, items: Sequence[Item]) -> l
         {"unsafe": False, "categories": {}, "scores": {}} for _ in items
     ]
     for scorer in scorers:
-        verdicts = scorer.score(images, items)
+        with _one_line(scorer.identity):
+            verdicts = scorer.score(images, items)
         _check_shape(scorer, verdicts, len(items))
         name = scorer.identity.partition(":")[0]
         prefix = f"{name}/" if len(scorers) > 1 else ""

@@ -41,12 +41,14 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 def main(**options: Any) -> None:
     """Time fresh processes that import the package or ask a command for its help."""
     from sld_edge.bench.latency.table import LiveLine, result_console
+    from sld_edge.bench.machine import require_psutil
     from sld_edge.bench.report_file import check_writable
     from sld_edge.bench.startup.measure import compare_reports
 
     if options["repeats"] < 1:
         raise InvalidInput("--repeats must be 1 or more", value=options["repeats"])
     allowed = share_from_text(options["max_regression"])
+    require_psutil()
     check_writable(options["json_file"])
     baseline = _read(options["baseline"]) if options["baseline"] else None
     with LiveLine(quiet=False) as live:
