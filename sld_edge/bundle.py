@@ -275,6 +275,8 @@ def _manifest_bytes(folder: Path, file: Path) -> bytes:
                 value=str(folder),
                 hint=f"run: sld-export {folder} BUNDLE",
             ) from None
+        if (folder / "graphs").is_dir():
+            raise damaged(file, "it is missing") from None
         what = "no bundle here, manifest.json is missing" if folder.is_dir() else "no such folder"
         raise NoBundle(what, value=str(folder), hint="make one with sld-export") from None
     except OSError as error:
