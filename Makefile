@@ -79,14 +79,14 @@ bench: $(PEER_STAMP) ## measure an SD 1.5-sized model beside its peers into out/
 		--pictures 1 --samples 1 --compared 1 --steps 3
 	@mkdir -p $(BENCH)
 	$(BIN)/sld-bench compare $(SD15) $(SD15_INT8) --precision int8 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \
-		--peers-folder $(PEERS) --json $(BENCH)/compare-int8.json --html $(BENCH)/compare-int8.html
+		--peers-folder $(PEERS) --json-file $(BENCH)/compare-int8.json --html $(BENCH)/compare-int8.html
 	$(BIN)/sld-bench compare $(SD15) $(SD15_BUNDLE) --precision bf16 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \
-		--peers-folder $(PEERS) --json $(BENCH)/compare-bf16.json --html $(BENCH)/compare-bf16.html
+		--peers-folder $(PEERS) --json-file $(BENCH)/compare-bf16.json --html $(BENCH)/compare-bf16.html
 	$(BIN)/sld-bench compare $(SD15) $(SD15_BUNDLE) --precision fp32 --steps $(BENCH_STEPS) --repeats $(BENCH_REPEATS) \
-		--peers-folder $(PEERS) --json $(BENCH)/compare-fp32.json --html $(BENCH)/compare-fp32.html
+		--peers-folder $(PEERS) --json-file $(BENCH)/compare-fp32.json --html $(BENCH)/compare-fp32.html
 	$(BIN)/sld-bench latency $(SD15_BUNDLE) --precision bf16 --precision fp32 --steps 20 --scheduler ddim \
-		--fewest 3 --most 3 --seconds 3600 --json $(BENCH)/latency.json --csv $(BENCH)/latency.csv --html $(BENCH)/latency.html
-	$(BIN)/sld-bench startup --json $(BENCH)/startup.json
+		--fewest 3 --most 3 --seconds 3600 --json-file $(BENCH)/latency.json --csv $(BENCH)/latency.csv --html $(BENCH)/latency.html
+	$(BIN)/sld-bench startup --json-file $(BENCH)/startup.json
 
 format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .

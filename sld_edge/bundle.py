@@ -2,66 +2,113 @@
 
 Layout::
 
-    manifest.json  CARD.md  tokenizer.json  graphs/*.onnx  graphs/*.weights  cache/   (cache is never digested)
+    manifest.json  manifest.sig  CARD.md  tokenizer.json  graphs/*.onnx  graphs/*.weights  cache/
+
+``manifest.sig`` is there where the bundle was signed (:mod:`sld_edge.signing`); ``cache`` is never digested, so it is
+not used where a digest or a key was pinned.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from sld_edge.errors import BundleError, InvalidInput
-from sld_edge.manifest import File, Graph, GraphKind, Manifest, manifest_from_json
+from sld_edge.errors import BundleError, InvalidInput, NoBundle
+from sld_edge.files import (
+    Stamp,
+    check_file,
+    damaged,
+    json_from_stamps,
+    stamp_or_error,
+    stamps_from_json,
+    unreadable,
+)
+from sld_edge.files import file_from_path as file_from_path
+from sld_edge.files import sha256_of as sha256_of
+from sld_edge.files import write_atomically as write_atomically
+from sld_edge.manifest import Graph, GraphKind, Manifest, manifest_from_json
+from sld_edge.plain import plain_path, plain_text
+from sld_edge.signing import SIGNATURE_NAME, PublicKey, private_key_from, public_key_from, sign
 
 MANIFEST_NAME = "manifest.json"
 CARD_NAME = "CARD.md"
 CACHE_NAME = "cache"
-_CHUNK = 1 << 22
+
+
+#: How the files were last compared with the manifest: every byte, by their stamps, or not at all.
+Checked = Literal["every byte", "stamps", "not checked"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An opened bundle: its folder and its checked manifest."""
+    """An opened bundle: its folder and its checked manifest.
+
+    Args:
+        path: The folder.
+        manifest: What its ``manifest.json`` says.
+        pins: What the opener pinned: ``"digest"``, ``"key"``, both or nothing.
+        key: The public key that the manifest's signature was checked with.
+        cache: Folder for compiled engines instead of the bundle's own.
+    """
 
     path: Path
     manifest: Manifest
+    pins: tuple[str, ...] = ()
+    key: PublicKey | None = None
+    cache: Path | None = None
+    #: Stamps of the files that :meth:`verify` compared.
+    _seen: dict[str, Stamp] = field(default_factory=dict, compare=False, repr=False)
+    _hashed: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, digest: str | None = None) -> Bundle:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        digest: str | None = None,
+        key: object = None,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> Bundle:
         """Read and check the manifest; files are checked by :meth:`verify`.
 
         Args:
             path: Folder of the bundle.
             digest: When given, the manifest digest the bundle must have (hex), to pin one exact bundle.
+            key: When given, the Ed25519 public key that must have signed the manifest, as
+                :func:`~sld_edge.signing.public_key_from` takes it.
+            cache: Folder for compiled engines; the bundle's own, or none where something is pinned.
 
         Raises:
-            BundleError: no bundle there, damaged, altered, or of an unknown version.
+            InvalidInput: the digest or the key is none.
+            BundleError: no bundle there, damaged, altered, not signed by that key, or of an unknown version.
         """
-        folder = Path(path)
+        folder = plain_path("the bundle's folder", path)
+        wanted = None if digest is None else _whole_digest(digest)
+        by = None if key is None else public_key_from(key)
         file = folder / MANIFEST_NAME
-        try:
-            data = file.read_bytes()
-        except FileNotFoundError:
-            what = (
-                "no bundle here, manifest.json is missing" if folder.is_dir() else "no such folder"
-            )
-            raise BundleError(what, value=str(folder), hint="make one with sld-export") from None
-        except OSError as error:
-            raise BundleError(f"cannot read {file} ({error.strerror})") from None
+        data = _manifest_bytes(folder, file)
+        if by is not None:
+            by.check(_signature(folder), data, what=str(folder / SIGNATURE_NAME))
         manifest = manifest_from_json(data, path=str(file))
-        if digest is not None and manifest.digest != digest.lower().removeprefix("sha256:"):
+        if wanted is not None and manifest.digest != wanted:
             raise BundleError(
                 "this is not the bundle that was asked for, its digest is",
                 value=manifest.digest,
-                hint=f"expected {digest}",
+                hint=f"expected {wanted}",
             )
-        return cls(path=folder, manifest=manifest)
+        pins = (("digest", wanted), ("key", by))
+        return cls(
+            path=folder,
+            manifest=manifest,
+            pins=tuple(name for name, value in pins if value is not None),
+            key=by,
+            cache=None if cache is None else plain_path("cache", cache),
+        )
 
     @property
     def digest(self) -> str:
@@ -103,108 +150,161 @@ class Bundle:
         """Check that every file is there, has its size, and has its sha256.
 
         Args:
-            full: Hash everything. Otherwise a file whose size and modification time are those of the last
-                successful check (kept in ``cache/``) is not hashed again.
+            full: Hash everything. Otherwise a file whose stamp is that of the last successful check (kept in
+                ``cache/``) is not hashed again, unless a digest or a key was pinned: then all are.
             progress: Called with (file name, bytes just read).
 
         Raises:
             BundleError: naming the first file that is missing or differs.
         """
-        stamps = {} if full else self._read_stamps()
-        fresh: dict[str, list[int]] = {}
+        trusted = {} if full or self.pins else self._read_stamps()
+        fresh: dict[str, Stamp] = {}
+        hashed = set()
         for name, expected in sorted(self.manifest.files.items()):
             path = self.file(name)
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise BundleError(
-                    f"a file of the bundle cannot be read ({error.strerror})",
-                    value=str(path),
-                    hint="restore it or export again",
-                ) from None
-            stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-            if stamps.get(name) != stamp:
-                _check_file(path, expected, progress)
+            stamp = stamp_or_error(path)
+            if trusted.get(name) != stamp:
+                stamp = check_file(path, expected, progress)
+                hashed.add(name)
             fresh[name] = stamp
-        if fresh != stamps:
+        if fresh != trusted:
             self._write_stamps(fresh)
+        self._seen.clear()
+        self._seen.update(fresh)
+        self._hashed.clear()
+        self._hashed.update(hashed)
+
+    @property
+    def checked(self) -> Checked:
+        """How :meth:`verify` compared the files: all of them by every byte, or some by their stamps alone."""
+        if not self._seen:
+            return "not checked"
+        return "every byte" if self._hashed == set(self._seen) else "stamps"
+
+    def check_unchanged(self, names: Iterable[str] = ()) -> None:
+        """Refuse files that are not as they were when :meth:`verify` compared them; all of them without names.
+
+        Raises:
+            BundleError: naming the first that was written to, replaced or removed since.
+        """
+        for name in names or self._seen:
+            if name in self._seen and stamp_or_error(self.file(name)) != self._seen[name]:
+                raise BundleError(
+                    "a file of the bundle was changed after it was checked",
+                    value=str(self.path / name),
+                    hint="open the bundle again",
+                )
+
+    def read(self, name: str) -> bytes:
+        """A file's contents, hashed as they were read: what is returned is what the manifest means.
+
+        Raises:
+            BundleError: it cannot be read, or differs.
+        """
+        path, expected = self.file(name), self.manifest.files[name]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise damaged(path, "its sha256 does not match the manifest")
+        return data
 
     def cache_folder(self) -> Path | None:
-        """The bundle's own cache folder, made if need be; None where the bundle cannot be written to."""
-        folder = self.path / CACHE_NAME
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError:
+        """The folder for compiled engines, made if need be; None where there is none to be used.
+
+        With a pinned digest or key that is not the bundle's own, whose files nothing vouches for.
+        """
+        if self.pins and self.cache is None:
             return None
-        return folder if os.access(folder, os.W_OK) else None
+        return _writable(self.path / CACHE_NAME if self.cache is None else self.cache)
+
+    def sign(self, key: str | os.PathLike[str]) -> PublicKey:
+        """Sign the manifest with the private key in a file, replacing an earlier signature.
+
+        Returns:
+            The public key that checks it.
+
+        Raises:
+            InvalidInput: the file holds no Ed25519 private key.
+            BundleError: the manifest is not the one that was opened.
+            OSError: the signature cannot be written.
+        """
+        private = private_key_from(key)
+        file = self.path / MANIFEST_NAME
+        data = _manifest_bytes(self.path, file)
+        if manifest_from_json(data, path=str(file)).digest != self.digest:
+            raise BundleError("the manifest was changed since it was read", value=str(file))
+        signature, public = sign(private, data)
+        write_atomically(self.path / SIGNATURE_NAME, signature)
+        return public
 
     def _stamp_file(self) -> Path:
         return self.path / CACHE_NAME / f"verified-{self.digest[:16]}.json"
 
-    def _read_stamps(self) -> dict[str, Any]:
+    def _read_stamps(self) -> dict[str, Stamp]:
         try:
-            stamps = json.loads(self._stamp_file().read_text("utf-8"))
-        except (OSError, ValueError):
+            return stamps_from_json(self._stamp_file().read_bytes())
+        except OSError:
             return {}
-        return stamps if isinstance(stamps, dict) else {}
 
-    def _write_stamps(self, stamps: dict[str, list[int]]) -> None:
-        if self.cache_folder() is None:
+    def _write_stamps(self, stamps: dict[str, Stamp]) -> None:
+        if _writable(self.path / CACHE_NAME) is None:
             return
         try:
-            write_atomically(self._stamp_file(), json.dumps(stamps).encode())
+            write_atomically(self._stamp_file(), json_from_stamps(stamps))
         except OSError:
             return  # only a shortcut for the next start: a full disk must not stop this one
 
 
-def file_from_path(path: Path) -> File:
-    """Size and sha256 of a file on disk."""
-    return File(size=path.stat().st_size, sha256=sha256_of(path))
-
-
-def sha256_of(path: Path, progress: Callable[[str, int], None] | None = None) -> str:
-    """sha256 (hex) of a file, read in 4 MiB pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            if progress:
-                progress(path.name, len(chunk))
-    return digest.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file beside ``path`` and rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _writable(folder: Path) -> Path | None:
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _manifest_bytes(folder: Path, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if (folder / "model_index.json").is_file():
+            raise NoBundle(
+                "this is a diffusers checkpoint, not a bundle",
+                value=str(folder),
+                hint=f"run: sld-export {folder} BUNDLE",
+            ) from None
+        if (folder / "graphs").is_dir():
+            raise damaged(file, "it is missing") from None
+        what = "no bundle here, manifest.json is missing" if folder.is_dir() else "no such folder"
+        raise NoBundle(what, value=str(folder), hint="make one with sld-export") from None
+    except OSError as error:
+        raise BundleError(f"cannot read {file} ({error.strerror})") from None
 
 
-def _check_file(path: Path, expected: File, progress: Callable[[str, int], None] | None) -> None:
-    size = path.stat().st_size
-    if size != expected.size:
+def _signature(folder: Path) -> bytes:
+    file = folder / SIGNATURE_NAME
+    try:
+        with file.open("rb") as stream:
+            return stream.read(1 << 12)
+    except FileNotFoundError:
         raise BundleError(
-            f"a file of the bundle is damaged ({size} bytes instead of {expected.size})",
-            value=str(path),
-            hint="restore it or export again",
-        )
-    if sha256_of(path, progress) != expected.sha256:
-        raise BundleError(
-            "a file of the bundle is damaged (its sha256 does not match the manifest)",
-            value=str(path),
-            hint="restore it or export again",
-        )
+            f"the bundle is not signed, {SIGNATURE_NAME} is missing",
+            value=str(folder),
+            hint="sign it: sld-export --verify BUNDLE --sign KEYFILE",
+        ) from None
+    except OSError as error:
+        raise BundleError(f"cannot read {file} ({error.strerror})") from None
+
+
+def _whole_digest(digest: object) -> str:
+    """A digest's 64 hexadecimal digits; fewer are refused, since other bundles can be made that begin alike."""
+    hint = "sld-export --verify prints it; all 64 hexadecimal digits are needed"
+    text = plain_text("digest", digest, hint).strip().lower().removeprefix("sha256:")
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return text
+    what = "the digest is no hexadecimal number"
+    if re.fullmatch(r"[0-9a-f]+", text):
+        what = f"the digest has {len(text)} digits instead of 64"
+    raise InvalidInput(what, value=digest, hint=hint)

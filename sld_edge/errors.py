@@ -40,6 +40,12 @@ class BundleError(SldError):
     exit_code = 4
 
 
+class NoBundle(BundleError):
+    """There is nothing at a path that was named, or something else than a bundle: the name is wrong, not the bundle."""
+
+    exit_code = 2
+
+
 class UnsupportedCheckpoint(SldError):
     """A checkpoint has an architecture or an option that cannot be exported."""
 
@@ -77,12 +83,41 @@ class ImageFileError(SldError, OSError):
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """``repr(value)`` on one line, cut in the middle when longer than ``limit`` characters."""
-    text = repr(value[: 4 * limit]) if isinstance(value, str) else repr(value)
+    """``repr(value)`` on one line, cut in the middle when longer than ``limit`` characters.
+
+    A value that cannot be shown, or whose ``repr`` is no text, is named by its type; text, bytes and numbers of any
+    length cost no more than what is shown of them.
+    """
+    text = _shown(value, limit)
     if len(text) <= limit:
         return text
     keep = (limit - 1) // 2
     return f"{text[:keep]}…{text[-keep:]}"
+
+
+def _shown(value: object, limit: int, depth: int = 0) -> str:
+    if type(value) in (str, bytes):
+        return repr(value[: 4 * limit])  # type: ignore[index]  # shown above
+    if type(value) is int and value.bit_length() > 4 * limit:  # repr refuses numbers of many digits
+        return f"{'-' if value < 0 else ''}a whole number of {value.bit_length()} bits"
+    if type(value) in (list, tuple):
+        if depth > 2:  # a list may hold itself
+            return "…"
+        value = type(value)(_Shown(_shown(one, limit, depth + 1)) for one in value[:limit])  # type: ignore
+    try:
+        text = repr(value)
+        return str.__str__(text).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+class _Shown(str):
+    """Text that ``repr`` gives as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str.__str__(self)
 
 
 def one_line(text: str) -> str:

@@ -16,9 +16,11 @@ advance   noise_pred f32 [3, B, C, h, w]; state f32 [S, B, C, h, w];  next_state
           momentum f32 [B, C, h, w]; noise f32 [B, C, h, w];          next_momentum f32 [B, C, h, w];
           matrix f32 [S, S + 2]; settings f32 [9];                    next_strength f32 [1, B]
           strength f32 [1, B]
-decode    latents f32 [B, C, h, w]                                    images uint8 [B, H, W, 3]
+decode    latents f32 [B, C, h, w]                                    images uint8 [B, H, W, 3];
+                                                                      raw_mean f32 [B]
 safety    images uint8 [B, H, W, 3]                                   concept_scores f32 [B, n];
-                                                                      special_scores f32 [B, m]; flags bool [B]
+                                                                      special_scores f32 [B, m]; flags bool [B];
+                                                                      raw_mean f32 [B]
 ========  ==========================================================  ======================================
 
 k and v are float32 in an fp32 bundle and float16 in an fp16 bundle; every other array is as above in both.
@@ -26,13 +28,18 @@ k and v are float32 in an fp32 bundle and float16 in an fp16 bundle; every other
 Before version 3 ``advance`` has no strength and six settings: such a bundle knows the published method only.
 ``h, w, H, W`` are fixed numbers in ``unet``, ``decode`` and ``safety`` (one graph file per size, all sharing
 one weight file per network); ``N, R, B, S`` are free.
+
+``raw_mean`` is the mean of an image's values as the network gave them: the decoder's before they are clipped and
+rounded, the safety head's embedding before it is normalised. It is not finite where one of them is not, which pixels
+cannot say and which clipping and comparing hide (OpenVINO's Clamp, Relu and Max drop NaN). Bundles made before it was
+added lack it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -43,6 +50,18 @@ FORMAT = "sld-edge-bundle"
 VERSION = 3
 VERSION_WITH_INT8 = 2
 OLDEST_VERSION = 1
+
+#: The output that says whether a network's values were finite, see above.
+RAW_MEAN = "raw_mean"
+
+# Bounds that any bundle keeps with room to spare: whoever signs a manifest again with senseless numbers is told
+# before memory is asked for.
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+_Pixels = Annotated[int, msgspec.Meta(ge=8, le=1 << 14)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]
+_Dimension = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+_TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)]
+_Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 GraphKind = Literal["text", "unet", "advance", "advance_many", "decode", "safety"]
 Precision = Literal["fp32", "fp16"]
@@ -58,7 +77,7 @@ class Tensor(_Data, frozen=True):
 
     name: str
     dtype: Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
-    shape: tuple[int | str, ...]
+    shape: tuple[_Dimension | str, ...]
 
 
 class Check(_Data, frozen=True):
@@ -106,7 +125,7 @@ class Int8(_Data, frozen=True):
     created: str
     tools: dict[str, str]
     #: Neighbours in a row of a linear layer's activation that share one scale, found while it runs.
-    group: int = 32
+    group: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] = 32
 
 
 class Graph(_Data, frozen=True):
@@ -118,8 +137,8 @@ class Graph(_Data, frozen=True):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     check: Check
-    height: int = 0
-    width: int = 0
+    height: Annotated[int, msgspec.Meta(ge=0, le=1 << 14)] = 0
+    width: Annotated[int, msgspec.Meta(ge=0, le=1 << 14)] = 0
     #: The same graph rewritten for one engine, as engine name → file (``{"onnxruntime": "graphs/…"}``).
     variants: dict[str, str] = {}
     #: Left out of the file where there is none, so that older bundles keep their digest.
@@ -130,17 +149,18 @@ class CrossAttention(_Data, frozen=True):
     """Heads and head dimension of one cross-attention layer, in running order."""
 
     name: str
-    heads: int
-    head_dim: int
+    heads: _Count
+    head_dim: _Count
 
 
 class Model(_Data, frozen=True):
     """What the runtime must know about the network."""
 
     family: str
-    latent_channels: int
-    vae_scale_factor: int
-    text_length: int
+    latent_channels: Annotated[int, msgspec.Meta(ge=1, le=256)]
+    vae_scale_factor: Annotated[int, msgspec.Meta(ge=1, le=256)]
+    #: Tokens: at least a beginning, one of the text and an end.
+    text_length: Annotated[int, msgspec.Meta(ge=3, le=1 << 12)]
     prediction_type: Literal["epsilon", "v_prediction", "sample"]
     cross_attention: tuple[CrossAttention, ...]
 
@@ -149,9 +169,9 @@ class Tokenizer(_Data, frozen=True):
     """A ``tokenizers`` file and the ids CLIP needs; ``bos`` + text + ``eos``, padded with ``pad``."""
 
     file: str
-    bos: int
-    eos: int
-    pad: int
+    bos: _TokenId
+    eos: _TokenId
+    pad: _TokenId
 
 
 class Policy(_Data, frozen=True):
@@ -227,16 +247,16 @@ class Source(_Data, frozen=True):
 class Shape(_Data, frozen=True):
     """A pixel size the bundle serves and the largest batch it was planned for."""
 
-    height: int
-    width: int
-    batch: int = 1
+    height: _Pixels
+    width: _Pixels
+    batch: _Count = 1
 
 
 class File(_Data, frozen=True):
     """Size in bytes and sha256 (hex) of one file of the bundle."""
 
-    size: int
-    sha256: str
+    size: Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+    sha256: _Sha256
 
 
 class Manifest(_Data, frozen=True):
@@ -249,12 +269,12 @@ class Manifest(_Data, frozen=True):
     opset: int
     source: Source
     model: Model
-    shapes: tuple[Shape, ...]
+    shapes: Annotated[tuple[Shape, ...], msgspec.Meta(min_length=1, max_length=1024)]
     scheduler: dict[str, Any]
     tokenizer: Tokenizer
     safety: Safety
     graphs: tuple[Graph, ...]
-    files: dict[str, File]
+    files: dict[_Name, File]
     tools: dict[str, str]
     digest: str = ""
 
@@ -306,4 +326,42 @@ def manifest_from_json(data: bytes, *, path: str) -> Manifest:
             f"{path} was altered after it was written (its digest does not match)",
             hint="export again, or restore the file",
         )
+    _check_together(manifest, path)
     return manifest
+
+
+def _check_together(manifest: Manifest, path: str) -> None:
+    """Refuse numbers that contradict each other: sizes, and the tensors of graphs that follow from them."""
+    model = manifest.model
+    factor = model.vae_scale_factor
+    for shape in manifest.shapes:
+        if shape.height % factor or shape.width % factor:
+            raise _senseless(path, f"a size is no multiple of {factor} pixels", shape)
+    for graph in manifest.graphs:
+        size = (graph.height // factor, graph.width // factor)
+        expected: dict[str, tuple[int | str | None, ...]] = {
+            "input_ids": (None, model.text_length),
+            "latents": (None, model.latent_channels, *size),
+            "images": (None, graph.height, graph.width, 3),
+            "noise_pred": (None, None, model.latent_channels, *size),
+        }
+        rows = (None,) if graph.kind == "text" else (None, None)
+        for index, layer in enumerate(model.cross_attention):
+            heads, dim, length = layer.heads, layer.head_dim, model.text_length
+            expected[f"k_{index:02d}"] = (*rows, heads, dim, length)
+            expected[f"v_{index:02d}"] = (*rows, heads, length, dim)
+        if graph.kind.startswith("advance"):
+            continue  # every size is free in it
+        for tensor in (*graph.inputs, *graph.outputs):
+            wanted = expected.get(tensor.name, tensor.shape)
+            if len(wanted) != len(tensor.shape) or any(
+                one is not None and one != other
+                for one, other in zip(wanted, tensor.shape, strict=True)
+            ):
+                raise _senseless(
+                    path, f"{tensor.name} of {graph.file} does not fit the model", tensor.shape
+                )
+
+
+def _senseless(path: str, what: str, value: object) -> BundleError:
+    return BundleError(f"{path} is damaged ({what})", value=value, hint="export again")

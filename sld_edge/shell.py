@@ -2,32 +2,91 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
+import json
 import logging
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from sld_edge.errors import SldError, one_line
+from sld_edge.plain import plain_path
 
 INTERRUPTED = 130
+#: What a shell calls a program that writes to a pipe nobody reads.
+READER_LEFT = 141
+BUG = 70
 
 
-class OneLineCommand(click.Command):
-    """A click command that turns every user error, the shell's own included, into one line."""
+class PathParam(click.Path):
+    """A path on the command line: an empty one is a slip, not the current folder.
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    Args:
+        dir_okay: Whether it may be a folder.
+        allow_dash: Whether ``-`` stands for a standard stream.
+    """
+
+    def __init__(self, *, dir_okay: bool = True, allow_dash: bool = False) -> None:
+        super().__init__(dir_okay=dir_okay, allow_dash=allow_dash, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or one clear line."""
+        if not isinstance(value, Path):
+            name = "a path" if param is None else param.human_readable_name
+            value = plain_path(name, value)
+        return super().convert(value, param, ctx)
+
+
+class _ReaderLeft(Exception):
+    """Nobody reads what is printed any more; click itself would call that status 1."""
+
+
+class OneLineErrors(click.Command):
+    """What commands and groups of them share: every user error, the shell's own included, is one line."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:
         """Run the command; never returns normally when started from a shell."""
         kwargs["standalone_mode"] = False
+        given = sys.argv[1:] if args is None else list(args)
         quiet_logging()
-        with one_line_errors(), terminable():
-            sys.exit(super().main(*args, **kwargs) or 0)
+        with one_line_errors(as_json="--json" in given), terminable():
+            status = super().main(args, *rest, **kwargs) or 0
+            with _reader():
+                sys.stdout.flush()
+            sys.exit(status)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As click's; help may be printed here."""
+        with _reader():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's."""
+        with _reader():
+            return super().invoke(ctx)
+
+
+class OneLineCommand(OneLineErrors):
+    """A command of its own."""
+
+
+@contextmanager
+def _reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise _ReaderLeft from None
 
 
 @contextmanager
@@ -57,10 +116,26 @@ _OS_ERRORS = {
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Print a user's error as one line on standard error and leave with its exit status."""
+def one_line_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Print a user's error as one line on standard error and leave with its exit status.
+
+    A bug is shown with its traceback and status 70: 1 is the answer of a comparison.
+
+    Args:
+        as_json: Print ``{"error": …, "status": …}`` instead of ``error: …``, for scripts.
+    """
+
+    def _leave(text: str, status: int) -> NoReturn:
+        line = one_line(text)
+        shown = json.dumps({"error": line, "status": status}) if as_json else f"error: {line}"
+        click.echo(shown, err=True)
+        sys.exit(status)
+
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
     except SldError as error:
         _leave(str(error), error.exit_code)
     except click.UsageError as error:
@@ -70,15 +145,32 @@ def one_line_errors() -> Iterator[None]:
         _leave(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _leave("interrupted, nothing half-written was left behind", INTERRUPTED)
-    except BrokenPipeError:
-        if sys.stderr is not None:
-            sys.stderr.close()
-        sys.exit(141)
+    except (_ReaderLeft, BrokenPipeError):
+        _print_nowhere()
+        sys.exit(READER_LEFT)
     except OSError as error:
         what = _OS_ERRORS.get(error.errno or 0, error.strerror or str(error))
         _leave(f"{what}: {error.filename}" if error.filename else what, 9)
     except MemoryError:
         _leave("not enough memory — use a smaller size or batch, or an fp16 bundle", 12)
+    except Exception:
+        traceback.print_exc()
+        _leave("this is a bug in sld-edge, please report it with the lines above", BUG)
+
+
+def json_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json`` and ``--json-file FILE`` as the one argument ``json_file``, which is ``-`` for standard output."""
+
+    @functools.wraps(function)
+    def main(*args: Any, as_json: bool, json_file: Path | None, **kwargs: Any) -> Any:
+        if as_json and json_file is not None:
+            raise click.UsageError("--json and --json-file exclude each other")
+        return function(*args, json_file=Path("-") if as_json else json_file, **kwargs)
+
+    flag = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+    file = click.option("--json-file", type=PathParam(allow_dash=True), metavar="FILE",
+                        help="Write everything as JSON; - is standard output.")  # fmt: skip
+    return flag(file(main))
 
 
 def say(text: str, *, quiet: bool = False) -> None:
@@ -87,9 +179,10 @@ def say(text: str, *, quiet: bool = False) -> None:
         click.echo(text, err=True)
 
 
-def _leave(text: str, status: int) -> None:
-    click.echo(f"error: {one_line(text)}", err=True)
-    sys.exit(status)
+def _print_nowhere() -> None:
+    """Let Python flush what is left at its end without another complaint."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def quiet_logging() -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sld_edge.errors import MissingDependency
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, say
+
+EPILOG = """\b
+Examples:
+  sld-bench make-checkpoint tiny
+  sld-bench make-checkpoint --size sd15 --half sd15
+"""
 
 
-@click.command("make-checkpoint")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.command("make-checkpoint", epilog=EPILOG)
+@click.argument("out", type=PathParam())
 @click.option("--size", type=click.Choice(["tiny", "sd15", "sd21"]), default="tiny",
               show_default=True, help="Architecture; sd15 takes 5.5 GB of disk.")  # fmt: skip
 @click.option("--half", is_flag=True, help="Store fp16 weights, half as large.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the weights.")
-def main(out: Path, **options: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
+def main(out: Path, *, as_json: bool, **options: Any) -> None:
     """Write a Stable Diffusion checkpoint with random weights to OUT, in diffusers layout."""
     try:
         from sld_edge.export.random_checkpoint import write_random_checkpoint
@@ -26,5 +34,7 @@ def main(out: Path, **options: Any) -> None:
             f"a checkpoint cannot be made without {error.name}",
             hint="pip install 'sld-edge[export]'",
         ) from error
-    folder = write_random_checkpoint(out, **options, report=lambda part: say(f"writing {part}"))
-    click.echo(str(folder))
+    folder = write_random_checkpoint(
+        out, **options, report=lambda part: say(f"writing {part}", quiet=as_json)
+    )
+    click.echo(json.dumps({"checkpoint": str(folder), **options}) if as_json else str(folder))

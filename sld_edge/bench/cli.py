@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 import click
 
 from sld_edge import __version__
-from sld_edge.shell import one_line_errors, quiet_logging, terminable
+from sld_edge.shell import OneLineErrors
 
 #: Subcommand → where its click command lives. A measurement is added with one line here.
 COMMANDS: dict[str, str] = {
@@ -21,7 +20,7 @@ COMMANDS: dict[str, str] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(OneLineErrors, click.Group):
     """A click group whose commands are imported when they are named or listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -35,13 +34,6 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a subcommand; every user error becomes one line and an exit status."""
-        kwargs["standalone_mode"] = False
-        quiet_logging()
-        with one_line_errors(), terminable():
-            raise SystemExit(super().main(*args, **kwargs) or 0)
 
 
 @click.group(cls=LazyGroup, context_settings={"max_content_width": 100})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import OneLineCommand, say
+from sld_edge.shell import OneLineCommand, PathParam, say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,10 +34,8 @@ _CHECKPOINT = Path("models/tinyworld")
 
 
 @click.command(cls=OneLineCommand)
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), default=_CHECKPOINT, show_default=True
-)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
+@click.option("--checkpoint", type=PathParam(), default=_CHECKPOINT, show_default=True)
+@click.option("--out", type=PathParam(), default=Path("out/demo"), show_default=True)
 @click.option("--steps", default=50, show_default=True, help="Denoising steps.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def main(checkpoint: Path, out: Path, steps: int, as_json: bool) -> None:

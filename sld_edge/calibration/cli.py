@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from sld_edge import __version__
 from sld_edge.calibration.config import NOISE_BUDGET, CalibrationConfig
 from sld_edge.export.cli import Stages
 from sld_edge.manifest import Int8
-from sld_edge.shell import OneLineCommand, say
+from sld_edge.shell import OneLineCommand, PathParam, say
 
 EPILOG = """\b
 Examples:
@@ -32,9 +31,9 @@ Exit status: 0 done, 2 wrong input, 4 bundle damaged, 7 engine failed, 8 package
 
 @click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="sld-calibrate")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--prompts", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+@click.argument("bundle", type=PathParam())
+@click.argument("out", type=PathParam())
+@click.option("--prompts", type=PathParam(dir_okay=False), metavar="FILE",
               help="Prompts to calibrate on, one a line; a short neutral list otherwise. The bundle's concept "
                    "is always among them.")  # fmt: skip
 @click.option("--pictures", default=0, help="Only the first so many prompts; 0 takes all.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.manifest import Graph, Tensor
+from sld_edge.plain import is_text, plain_text, whole_number
 
 Arrays = Mapping[str, NDArray[Any]]
 ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
+#: More than any machine has; what is beyond is a slip of the keyboard.
+MOST_THREADS = 4096
 COMPUTE_PRECISIONS: tuple[ComputePrecision, ...] = ("fp32", "bf16", "fp16", "int8")
 #: What arithmetic between tensors of 16 or 32 bits may use.
 FloatPrecision = Literal["fp32", "bf16", "fp16"]
@@ -53,25 +56,27 @@ class EngineOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("backend", "provider", "compute_precision"):
+            object.__setattr__(self, name, plain_text(name, getattr(self, name)))
         if self.compute_precision not in COMPUTE_PRECISIONS:
             raise InvalidInput(
                 "unknown compute precision",
                 value=self.compute_precision,
                 hint=f"use {', '.join(COMPUTE_PRECISIONS)}",
             )
-        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 0:
-            raise InvalidInput("threads is not a whole number, 0 or more", value=self.threads)
+        threads = whole_number("threads", self.threads, low=0, high=MOST_THREADS)
+        object.__setattr__(self, "threads", threads)
 
     @classmethod
     def parse(cls, engine: str | EngineOptions | None, **overrides: Any) -> EngineOptions:
         """Options from ``None``, an :class:`EngineOptions`, or ``"backend"`` / ``"backend:provider"``."""
-        if isinstance(engine, EngineOptions):
-            return engine
+        if issubclass(type(engine), EngineOptions):
+            return cls(**{field.name: getattr(engine, field.name) for field in fields(cls)})
         if engine is None:
             return cls(**overrides)
-        if not isinstance(engine, str):
+        if not is_text(engine):
             raise InvalidInput("engine is neither a name nor EngineOptions", value=engine)
-        backend, _, provider = engine.strip().lower().partition(":")
+        backend, _, provider = plain_text("engine", engine).strip().lower().partition(":")
         return cls(backend=backend or "auto", provider=provider or "auto", **overrides)
 
 

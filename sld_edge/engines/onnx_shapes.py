@@ -64,14 +64,14 @@ def read_onnx(path: Path) -> OnnxGraph:
     """
     try:
         model = memoryview(path.read_bytes())
-        [graph] = [_bytes(value) for number, value in _fields(model) if number == 7]
+        [graph] = [message_bytes(value) for number, value in message_fields(model) if number == 7]
         nodes: list[Node] = []
         tensors: dict[str, Declared] = {}
-        for number, value in _fields(graph):
+        for number, value in message_fields(graph):
             if number == 1:
-                nodes.append(_node(_bytes(value)))
+                nodes.append(_node(message_bytes(value)))
             elif number in (11, 12, 13):
-                name, declared = _declared(_bytes(value))
+                name, declared = _declared(message_bytes(value))
                 tensors[name] = declared
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise BundleError(
@@ -86,38 +86,45 @@ def _node(message: memoryview) -> Node:
     inputs: list[str] = []
     outputs: list[str] = []
     op_type = ""
-    for number, value in _fields(message):
+    for number, value in message_fields(message):
         if number == 1:
-            inputs.append(_text(value))
+            inputs.append(message_text(value))
         elif number == 2:
-            outputs.append(_text(value))
+            outputs.append(message_text(value))
         elif number == 4:
-            op_type = _text(value)
+            op_type = message_text(value)
     return Node(op_type=op_type, inputs=tuple(inputs), outputs=tuple(outputs))
 
 
 def _declared(message: memoryview) -> tuple[str, Declared]:
     name, item_size = "", 0
     shape: list[int | str] = []
-    for number, value in _fields(message):
+    for number, value in message_fields(message):
         if number == 1:
-            name = _text(value)
+            name = message_text(value)
         elif number == 2:
-            tensor = next(_bytes(part) for field, part in _fields(_bytes(value)) if field == 1)
-            for field, part in _fields(tensor):
+            tensor = next(
+                message_bytes(part)
+                for field, part in message_fields(message_bytes(value))
+                if field == 1
+            )
+            for field, part in message_fields(tensor):
                 if field == 1 and isinstance(part, int):
                     item_size = _ITEM_SIZES[part]
                 elif field == 2:
-                    shape += [_dimension(_bytes(one)) for _, one in _fields(_bytes(part))]
+                    shape += [
+                        _dimension(message_bytes(one))
+                        for _, one in message_fields(message_bytes(part))
+                    ]
     return name, Declared(item_size=item_size, shape=tuple(shape))
 
 
 def _dimension(message: memoryview) -> int | str:
-    for number, value in _fields(message):
+    for number, value in message_fields(message):
         if number == 1 and isinstance(value, int):
             return value
         if number == 2:
-            return _text(value)
+            return message_text(value)
     return 0  # protobuf leaves a zero out
 
 
@@ -135,7 +142,7 @@ def _size(dimension: int | str, sizes: Mapping[str, int]) -> int:
         ) from None
 
 
-def _fields(message: memoryview) -> Fields:
+def message_fields(message: memoryview) -> Fields:
     """Field numbers and values of a message: an integer, or the bytes of a string or message."""
     position = 0
     while position < len(message):
@@ -167,11 +174,13 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         shift += 7
 
 
-def _bytes(value: int | memoryview) -> memoryview:
+def message_bytes(value: int | memoryview) -> memoryview:
+    """The bytes of a field that must be a string or a message."""
     if isinstance(value, int):
         raise ValueError("a number where a message should be")
     return value
 
 
-def _text(value: int | memoryview) -> str:
-    return str(_bytes(value), "utf-8")
+def message_text(value: int | memoryview) -> str:
+    """The text of a field."""
+    return str(message_bytes(value), "utf-8")

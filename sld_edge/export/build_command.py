@@ -19,6 +19,7 @@ from sld_edge.engines.tensorrt.config import BuildConfig
 from sld_edge.engines.tensorrt.library import load_library
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Shape
+from sld_edge.shell import PathParam
 
 
 def build_options(command: Any) -> Any:
@@ -40,9 +41,9 @@ def build_options(command: Any) -> Any:
             click.option("--weight-streaming", is_flag=True, help="Let engines stream weights from the host."),
             click.option("--refit", is_flag=True, help="Let an engine's weights be replaced later."),
             click.option("--tf32", is_flag=True, help="Allow TF32 in float32 products."),
-            click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+            click.option("--timing-cache", type=PathParam(dir_okay=False), metavar="FILE",
                          help="TensorRT's timing cache; one in the bundle's cache folder otherwise."),
-            click.option("--verbose-log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+            click.option("--verbose-log", type=PathParam(dir_okay=False), metavar="FILE",
                          help="Write everything the library says to a file."),
         )
     ):  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -32,7 +33,8 @@ from sld_edge.export.safety_options import (
 )
 from sld_edge.manifest import Shape
 from sld_edge.runtime.progress import on_terminal
-from sld_edge.shell import OneLineCommand, say
+from sld_edge.shell import OneLineCommand, PathParam, say
+from sld_edge.signing import private_key_from
 
 EPILOG = """\b
 Examples:
@@ -41,6 +43,8 @@ Examples:
   sld-export ./stable-diffusion-2-1 bundle --height 768 --width 768 --policy-minimum medium
   sld-export ./checkpoint bundle --concept "weapons, blood" --force
   sld-export --verify bundle
+  sld-export --verify bundle --sign key.pem        (openssl genpkey -algorithm ed25519 -out key.pem makes one)
+  sld-export --verify bundle --key key.pub
   sld-export --build bundle --engine tensorrt-rtx --target sm86,sm89
   sld-export --plan bundle --branches 3
   sld-export ./stable-diffusion-v1-5 bundle --precision fp16 --engine tensorrt-rtx --target sm89
@@ -53,13 +57,13 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 in
 
 @click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="sld-export")
-@click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
-@click.argument("out", type=click.Path(path_type=Path), required=False)
-@click.option("--verify", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.argument("checkpoint", type=PathParam(), required=False)
+@click.argument("out", type=PathParam(), required=False)
+@click.option("--verify", type=PathParam(), metavar="BUNDLE",
               help="Check every file of a bundle and load every graph; writes to its cache folder only.")  # fmt: skip
-@click.option("--build", "build_path", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.option("--build", "build_path", type=PathParam(), metavar="BUNDLE",
               help="Add engines to a bundle; needs --engine, and no PyTorch.")  # fmt: skip
-@click.option("--plan", "plan_path", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.option("--plan", "plan_path", type=PathParam(), metavar="BUNDLE",
               help="Say how much memory a bundle needs to run; nothing is loaded or written.")  # fmt: skip
 @build_options
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
@@ -69,6 +73,10 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 in
 @click.option("--width", multiple=True, type=int, help="With --height, another way to say --shape.")
 @click.option("--batch", multiple=True, type=int, help="Images at once to plan for, one a size.")
 @safety_options
+@click.option("--sign", "signing_key", type=PathParam(), metavar="KEYFILE",
+              help="Sign with this Ed25519 private key; with --verify, a bundle that exists.")  # fmt: skip
+@click.option("--key", metavar="KEY",
+              help="With --verify: the Ed25519 public key (a file, or its text) that must have signed.")  # fmt: skip
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--without-safety-head", is_flag=True,
@@ -92,8 +100,15 @@ def main(
     """Export CHECKPOINT, a Stable Diffusion 1.x or 2.x folder in diffusers layout, to a bundle in OUT."""
     check_options(context)
     if verify is not None:
-        _verify(verify, as_json=as_json, quiet=quiet)
+        _verify(verify, options, as_json=as_json, quiet=quiet)
         return
+    if options["key"] is not None:
+        raise InvalidInput("--key goes with --verify", value=options["key"])
+    signing_key = options["signing_key"]
+    if signing_key is not None:
+        if plan_path is not None or build_path is not None:
+            raise InvalidInput("--sign goes with an export or with --verify")
+        private_key_from(signing_key)  # before the minutes that an export takes
     if plan_path is not None:
         _plan(plan_path, options, as_json=as_json)
         return
@@ -189,6 +204,8 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         ) from error
     stages = Stages(quiet=quiet)
     bundle = export_bundle(config, stage=stages)
+    if options["signing_key"] is not None:
+        _sign(bundle, options["signing_key"], quiet=quiet)
     size = sum(file.size for file in bundle.manifest.files.values())
     _say_checks(bundle, quiet=quiet)
     say(f"digest {bundle.digest}", quiet=quiet)
@@ -201,20 +218,29 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
     }
 
 
-def _verify(path: Path, *, as_json: bool, quiet: bool) -> None:
+def _sign(bundle: Any, key: Path, *, quiet: bool) -> None:
+    public = bundle.sign(key)
+    say(f"signed; the public key is {base64.b64encode(public.raw).decode()}", quiet=quiet)
+
+
+def _verify(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
     from sld_edge.bundle import Bundle
     from sld_edge.engines.base import EngineOptions
     from sld_edge.engines.load import load
 
     stages = Stages(quiet=quiet or as_json)
     with stages("manifest"):
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, key=options["key"])
+    if options["signing_key"] is not None:
+        private_key_from(options["signing_key"])
     with stages("digests"):
         bundle.verify(full=True)
     engines: dict[str, str] = {}
     for graph in bundle.manifest.graphs:
         with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions()) as engine:
             engines[graph.file] = engine.description
+    if options["signing_key"] is not None:
+        _sign(bundle, options["signing_key"], quiet=quiet or as_json)
     if as_json:
         report = {
             "bundle": str(path),

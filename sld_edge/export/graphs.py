@@ -50,14 +50,19 @@ def decode_graph(module: Any, latent_shape: tuple[int, int, int], opset: int) ->
     """``onnx_ir`` model of a :class:`PixelDecoder` for one latent size ``(C, h, w)``; ``B`` is free."""
     latents = torch.zeros((2, *latent_shape))
     return _exported(
-        module, (latents,), ["latents"], ["images"], ({0: Dim("B", min=1, max=_MOST)},), opset
+        module,
+        (latents,),
+        ["latents"],
+        ["images", "raw_mean"],
+        ({0: Dim("B", min=1, max=_MOST)},),
+        opset,
     )
 
 
 def safety_graph(module: Any, height: int, width: int, opset: int) -> Any:
     """``onnx_ir`` model of a :class:`SafetyHead` for one pixel size; ``B`` is free."""
     images = torch.zeros((2, height, width, 3), dtype=torch.uint8)
-    outputs = ["concept_scores", "special_scores", "flags"]
+    outputs = ["concept_scores", "special_scores", "flags", "raw_mean"]
     return _exported(
         module, (images,), ["images"], outputs, ({0: Dim("B", min=1, max=_MOST)},), opset
     )

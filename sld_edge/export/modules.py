@@ -46,7 +46,7 @@ class TextContext(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """``decode`` graph: latents ``[B, C, h, w]`` float32 → pixels ``[B, H, W, 3]`` uint8."""
+    """``decode`` graph: latents ``[B, C, h, w]`` float32 → pixels ``[B, H, W, 3]`` uint8 and their mean before."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -55,15 +55,20 @@ class PixelDecoder(nn.Module):
         self.scaling_factor = float(vae.config.scaling_factor)
         self.shift_factor = float(getattr(vae.config, "shift_factor", None) or 0.0)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """As ``VaeImageProcessor`` does: x/2 + 1/2, clipped, times 255, rounded half to even."""
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``VaeImageProcessor`` does: x/2 + 1/2, clipped, times 255, rounded half to even.
+
+        Beside the pixels the mean ``[B]`` of the decoder's own values, float32, for the host to judge: NaN and
+        infinity go through a sum, and no compiler can know its result.
+        """
         hidden = latents / self.scaling_factor + self.shift_factor
         hidden = hidden.to(self.decoder.conv_in.weight.dtype)
         if self.post_quant_conv is not None:
             hidden = self.post_quant_conv(hidden)
         image = self.decoder(hidden).float()
+        raw_mean = image.mean(dim=(1, 2, 3))
         image = torch.round((image / 2 + 0.5).clamp(0, 1) * 255.0)
-        return image.permute(0, 2, 3, 1).to(torch.uint8)
+        return image.permute(0, 2, 3, 1).to(torch.uint8), raw_mean
 
 
 class SafetyHead(nn.Module):
@@ -98,22 +103,23 @@ class SafetyHead(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Concept scores ``[B, n]``, special-care scores ``[B, m]``, flags ``[B]``."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Concept scores ``[B, n]``, special-care scores ``[B, m]``, flags ``[B]``, the embedding's mean ``[B]``."""
         # Cast first: TensorRT does nothing else with bytes.
         pixels = images.float().permute(0, 3, 1, 2)
         pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
         pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
         pixels = (pixels / 255.0 - self.mean) / self.std
         pooled = self.vision_model(pixels.to(self.visual_projection.weight.dtype))[1]
-        embeds = F.normalize(self.visual_projection(pooled).float())
+        projected = self.visual_projection(pooled).float()
+        embeds = F.normalize(projected)
         special = embeds @ self.special_care_embeds - self.special_care_embeds_weights
         hits = (_rounded(special) > 0).float()
         # Care begins with the first hit and counts for the special-care concepts after it already.
         special = _rounded(special + 0.01 * (torch.matmul(hits, self.before) > 0).float())
         care = 0.01 * (hits > 0).any(dim=1, keepdim=True).float()
         concepts = _rounded(embeds @ self.concept_embeds - self.concept_embeds_weights + care)
-        return concepts, special, (concepts > 0).any(dim=1)
+        return concepts, special, (concepts > 0).any(dim=1), projected.mean(dim=1)
 
 
 def _to_levels(values: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import HarmWords, Safety
+from sld_edge.plain import is_listed, is_text, plain_text
+from sld_edge.runtime.checks import texts
 from sld_edge.runtime.policy import HarmfulWords, check_policy, harmful_words, has_floor
 from sld_edge.runtime.request import Request, request_from_call
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig, resolve_guard
@@ -81,6 +83,15 @@ def prepare_call(
         PolicyError: the bundle's policy forbids it.
     """
     manifest = bundle.manifest
+    # Plain before anything is decided: no object is asked again what it is.
+    if is_text(safety):
+        safety = plain_text("safety", safety)
+    if safety_concept is not None and (is_text(safety_concept) or is_listed(safety_concept)):
+        safety_concept = texts("safety_concept", safety_concept)
+    if method is not None:
+        method = plain_text("method", method)
+    if scheduler is not None:
+        scheduler = plain_text("scheduler", scheduler)
     request = request_from_call(
         manifest,
         prompt=prompt,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,13 @@ import click
 
 from sld_edge import __version__
 from sld_edge.errors import ImageFileError, InvalidInput
-from sld_edge.shell import OneLineCommand, say
+from sld_edge.shell import OneLineCommand, PathParam, say
 
 if TYPE_CHECKING:
     from sld_edge.runtime.output import SafeOutput
+#: Bytes; file systems take 255, and an ending and a number follow.
+_LONGEST_STEM = 180
+
 EPILOG = """\b
 Examples:
   sld-generate bundle "a castle by a lake"
@@ -34,10 +38,10 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 
 @click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="sld-generate")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PathParam())
 @click.argument("prompts", nargs=-1, metavar="PROMPT...")
-@click.option("--prompts-file", type=click.Path(path_type=Path), help="One prompt a line, UTF-8.")
-@click.option("-o", "--out", default="out", type=click.Path(path_type=Path), show_default=True,
+@click.option("--prompts-file", type=PathParam(), help="One prompt a line, UTF-8.")
+@click.option("-o", "--out", default="out", type=PathParam(), show_default=True,
               help="Folder the pictures go to; existing ones are never overwritten.")  # fmt: skip
 @click.option("-n", "--negative-prompt", help="What the pictures should not show.")
 @click.option("--steps", default=50, show_default=True, help="Denoising steps.")
@@ -66,12 +70,18 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--keep-unsafe", is_flag=True,
               help="Also write pictures that the safety head flagged, marked 'unsafe'.")  # fmt: skip
 @click.option("--engine", help="onnxruntime, onnxruntime:cpu, openvino, tensorrt, tensorrt-rtx, …")
-@click.option("--compute-precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
+@click.option("--compute-precision", "--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
               show_default=True, help="Lowest precision arithmetic may use.")  # fmt: skip
 @click.option("--threads", default=0, help="CPU threads; 0 uses every core.")
 @click.option("--memory", type=click.Choice(["normal", "low"]), default="normal", show_default=True,
               help="low: load one network after the other, for boards with little memory.")  # fmt: skip
 @click.option("--digest", help="Refuse any bundle but the one with this digest.")
+@click.option(
+    "--key",
+    help="Refuse any bundle that this Ed25519 public key has not signed: a file, or the key itself.",
+)
+@click.option("--cache", type=PathParam(),
+              help="Folder for compiled engines instead of the bundle's own.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON record a picture.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the files' names.")
 def main(
@@ -99,7 +109,7 @@ def main(
 
     load_options = {
         key: options.pop(key)
-        for key in ("engine", "compute_precision", "threads", "memory", "digest")
+        for key in ("engine", "compute_precision", "threads", "memory", "digest", "key", "cache")
     }
     seeds = options.pop("seed") or (random_seed(),)
     device = options.pop("seed_device")
@@ -210,8 +220,11 @@ def _print_result(path: Path, record: dict[str, Any], as_json: bool) -> None:
 
 
 def _stem(record: dict[str, Any]) -> str:
-    words = "".join(c if c.isascii() and c.isalnum() else " " for c in record["prompt"]).split()
-    return "-".join(words)[:60] or "picture"
+    """A file's name that says what was asked for, in any script: letters, marks and digits, the rest as hyphens."""
+    text = unicodedata.normalize("NFC", record["prompt"])
+    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
+    stem = "-".join(words)[:60].encode("utf-8")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    return stem.strip("-") or "picture"
 
 
 def _prompts_from(file: Path) -> list[str]:

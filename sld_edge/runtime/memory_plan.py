@@ -13,6 +13,7 @@ from sld_edge.engines.onnx_shapes import read_onnx
 from sld_edge.engines.tensorrt.summaries import summary_for
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Graph, GraphKind
+from sld_edge.plain import plain_text, whole_number
 from sld_edge.runtime.plan import FEWEST_ROWS, Plan, advance_for, build_plan, is_context
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule
@@ -26,6 +27,9 @@ BOARDS = (8, 16, 32, 64)
 RESERVE = 2_500_000_000
 #: What a run takes does not depend on the guidance scale.
 _ANY_SCALE = 7.5
+
+#: Pictures of a call, or branches of the denoiser, that a plan is made for.
+MOST_ROWS = 4096
 
 _ENGINE = "engine"
 _ESTIMATE = "estimate"
@@ -160,17 +164,15 @@ def plan_memory(
     """
     manifest = bundle.manifest
     first = manifest.shapes[0]
-    height, width = height or first.height, width or first.width
+    height = first.height if height is None else whole_number("height", height, low=1)
+    width = first.width if width is None else whole_number("width", width, low=1)
     if batch is None:
         batch = next(
             (s.batch for s in manifest.shapes if (s.height, s.width) == (height, width)), 1
         )
-    if batch < 1 or branches < 2:
-        raise InvalidInput(
-            "a batch is 1 or more, branches are 2 or more",
-            value=(batch, branches),
-            hint="e.g. 1 and 3",
-        )
+    batch = whole_number("batch", batch, low=1, high=MOST_ROWS)
+    branches = whole_number("branches", branches, low=2, high=MOST_ROWS)
+    library = None if library is None else plain_text("library", library)
     mode = checked_memory(memory)
     loop = _loop(bundle, height, width, batch, branches, steps)
     sizes = _Sizes(bundle, height, width, {"N": 1, "R": branches, "B": batch}, library)
@@ -212,10 +214,12 @@ def checked_memory(memory: str) -> MemoryMode:
     Raises:
         InvalidInput: it is none.
     """
+    hint = f"use {', '.join(MEMORY_MODES)}"
+    text = plain_text("memory", memory, hint)
     for mode in MEMORY_MODES:
-        if memory == mode:
+        if text == mode:
             return mode
-    raise InvalidInput("unknown memory mode", value=memory, hint=f"use {', '.join(MEMORY_MODES)}")
+    raise InvalidInput("unknown memory mode", value=text, hint=hint)
 
 
 class _Sizes:

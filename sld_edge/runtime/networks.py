@@ -8,6 +8,8 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+from msgspec import UNSET
+
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions, SharedEngine
 from sld_edge.engines.cuda.session import CudaSession
@@ -147,13 +149,24 @@ class Networks:
     def _acquire(self, kinds: tuple[GraphKind, ...]) -> None:
         for kind in kinds:
             if kind not in self.loaded:
-                engine = load(self._bundle, self.graph(kind), self._options, self._session)
+                graph = self.graph(kind)
+                names = _files_of(graph)
+                self._bundle.check_unchanged(names)
+                engine = load(self._bundle, graph, self._options, self._session)
                 self._add(kind, engine)
+                # What was loaded in between is what was hashed only if nobody changed it meanwhile.
+                self._bundle.check_unchanged(names)
 
     def _add(self, kind: GraphKind, engine: Engine) -> None:
         acquired = self._stack.enter_context(self._observer.engine(engine))
         self.loaded[kind] = acquired
         self._lines = {**self._lines, kind: acquired.description}
+
+
+def _files_of(graph: Graph) -> tuple[str, ...]:
+    """Every file that an engine of a graph may read."""
+    int8 = () if graph.int8 is UNSET else (graph.int8.file, *graph.int8.weights)
+    return (graph.file, *graph.weights, *graph.variants.values(), *int8)
 
 
 _all: weakref.WeakSet[Networks] = weakref.WeakSet()

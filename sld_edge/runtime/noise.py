@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
+from sld_edge.plain import plain_text
 from sld_edge.runtime.checks import whole_number
 
 Floats = NDArray[np.float32]
@@ -27,6 +28,8 @@ _TWO_PI = 2.0 * math.pi
 #: CUDA kernels draw for blocks of 256 threads, four numbers a thread and call.
 _CUDA_BLOCK = 256
 _CUDA_UNROLL = 4
+#: More than any card keeps resident (its multiprocessors × 2048).
+_MOST_CUDA_THREADS = 1 << 22
 
 
 class Generator:
@@ -43,11 +46,12 @@ class Generator:
     """
 
     def __init__(self, seed: int, device: str = "cpu", *, threads: int = 16 * 1536) -> None:
+        device = plain_text("device", device, "use cpu or cuda")
         if device not in ("cpu", "cuda"):
             raise InvalidInput("unknown seed device", value=device, hint="use cpu or cuda")
         self.seed = whole_number("seed", seed, low=-(2**63), high=2**64 - 1)
         self.device = device
-        self._threads = threads
+        self._threads = whole_number("threads", threads, low=_CUDA_BLOCK, high=_MOST_CUDA_THREADS)
         self._offset = 0
         self._twister = np.random.MT19937()
         # NumPy seeds the legacy way from a whole number, which is torch's: only the low 32 bits count.

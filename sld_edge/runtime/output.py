@@ -12,7 +12,9 @@ from PIL import Image
 
 from sld_edge import __version__
 from sld_edge.bundle import Bundle
+from sld_edge.manifest import RAW_MEAN, GraphKind
 from sld_edge.runtime.call import Call
+from sld_edge.runtime.request import Request
 
 Pixels = NDArray[np.uint8]
 
@@ -118,8 +120,9 @@ def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str
         "latents_given": request.latents is not None,
         "safety": _safety_record(call),
         "safety_head": bundle.manifest.safety.head,
+        "finite": _finite_record(bundle, request),
         "notes": list(call.notes),
-        "bundle": {"digest": bundle.digest, "name": bundle.manifest.source.name},
+        "bundle": _bundle_record(bundle),
         "engine": engines,
     }
 
@@ -129,6 +132,30 @@ def _safety_record(call: Call) -> dict[str, Any]:
     if call.guard.config is None:
         return call.guard.record()
     return {**call.guard.record(), **call.steering.record(), "harmful_words": call.words}
+
+
+def _finite_record(bundle: Bundle, request: Request) -> dict[str, bool | None]:
+    """Whether each network's own values were seen to be finite; None where the graph of an older bundle cannot say.
+
+    A head's scores are judged in any case.
+    """
+    kinds: tuple[GraphKind, ...] = (
+        ("decode", "safety") if bundle.manifest.safety.head else ("decode",)
+    )
+    graphs = [bundle.graph(kind, height=request.height, width=request.width) for kind in kinds]
+    says = [any(tensor.name == RAW_MEAN for tensor in graph.outputs) for graph in graphs]
+    return {kind: True if there else None for kind, there in zip(kinds, says, strict=True)}
+
+
+def _bundle_record(bundle: Bundle) -> dict[str, Any]:
+    """Which bundle it was, how its files were compared with the manifest, and who vouched for that."""
+    return {
+        "digest": bundle.digest,
+        "name": bundle.manifest.source.name,
+        "checked": bundle.checked,
+        "pinned": list(bundle.pins),
+        "signed_by": None if bundle.key is None else f"sha256:{bundle.key.fingerprint}",
+    }
 
 
 def _image_records(

@@ -7,7 +7,6 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.tensorrt.library import LIBRARIES
-from sld_edge.errors import BundleError, InvalidInput
+from sld_edge.errors import InvalidInput
 from sld_edge.manifest import HarmWords
+from sld_edge.plain import called, check_keywords, truth
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.denoise import Denoiser
@@ -25,6 +25,7 @@ from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks
 from sld_edge.runtime.noise import randn_for
+from sld_edge.runtime.notes import Notes
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
@@ -70,6 +71,7 @@ class SafePipeline:
         self._screen = WordScreen(bundle, self._tokenizer) if known else None
         self._progress: bool | None = None
         self._turns = Turns()
+        self._notes = Notes()
         # Device memory does not go with the objects that hold its address; nobody has to remember to close.
         weakref.finalize(self, _release_if_idle, self._turns, self._networks)
 
@@ -84,6 +86,8 @@ class SafePipeline:
         memory: str = "normal",
         verify: bool = False,
         digest: str | None = None,
+        key: object = None,
+        cache: str | os.PathLike[str] | None = None,
         lazy: bool = False,
         observer: Observer = UNOBSERVED,
     ) -> SafePipeline:
@@ -98,7 +102,11 @@ class SafePipeline:
             memory: ``"low"`` loads one stage after the other and releases it again, so that the largest
                 decides what is needed; every call then loads anew. Pictures are the same.
             verify: Hash every file even where nothing changed since the last successful check.
-            digest: Refuse any bundle but the one with this digest.
+            digest: Refuse any bundle but the one with this digest (64 hexadecimal digits).
+            key: Refuse any bundle that this Ed25519 key has not signed: a public key's file, or the key as text.
+                With a digest or a key every byte is hashed at every opening, files that change later are refused, and
+                compiled engines in the bundle's own cache folder are not used.
+            cache: Folder for compiled engines instead of the bundle's own.
             lazy: Leave loading the networks to the first call, so that :meth:`check` can come before.
             observer: Told when stages begin and end, for measurements.
 
@@ -107,15 +115,10 @@ class SafePipeline:
             MissingDependency: the engine's package is not installed.
             EngineError: no engine could load the graphs.
         """
-        if (Path(bundle) / "model_index.json").is_file():
-            raise BundleError(
-                "this is a diffusers checkpoint, not a bundle",
-                value=str(bundle),
-                hint=f"run: sld-export {bundle} BUNDLE",
-            )
+        verify, lazy = truth("verify", verify), truth("lazy", lazy)
         options = EngineOptions.parse(engine, compute_precision=compute_precision, threads=threads)
         mode = checked_memory(memory)
-        opened = Bundle.open(bundle, digest=digest)
+        opened = Bundle.open(bundle, digest=digest, key=key, cache=cache)
         opened.verify(full=verify)
         pipeline = cls(opened, options, observer, memory=mode)
         if not lazy:
@@ -167,6 +170,7 @@ class SafePipeline:
         backend = self.options.backend
         names = (backend, *(line.split(" ")[0] for line in self.engines.values()))
         library = next((name for name in names if name in LIBRARIES), "")
+        check_keywords("memory_plan", setting, plan_memory)
         return plan_memory(
             self.bundle, **{"memory": self._networks.memory, "library": library, **setting}
         )
@@ -242,6 +246,9 @@ class SafePipeline:
             PolicyError: the bundle's policy forbids it.
             EngineError: an engine failed, or the result is not finite. No image is returned then.
         """
+        callback = called("callback", callback)
+        return_dict = truth("return_dict", return_dict)
+        progress = None if progress is None else truth("progress", progress)
         with self._observer.stage("tokenise"):
             call = self._prepared(
                 prompt=prompt,
@@ -269,13 +276,14 @@ class SafePipeline:
                 timesteps=timesteps,
                 sigmas=sigmas,
             )
+        if self.bundle.pins:
+            self.bundle.check_unchanged()
         self._networks.set_size(call.request.height, call.request.width)
         self._networks.load_all()
         with self._observer.stage("text"), self._context.loaded():
             call = self._screened(call)
             context = self._context.encode(call.ids)
-        for note in call.notes:
-            logger.warning("%s", note)
+        self._notes.tell(call.notes)
         final = self._denoise(call, context, callback, progress)
         with self._observer.stage("pictures"):
             pixels, flags = pictures_from_latents(self._networks, final)
@@ -292,6 +300,7 @@ class SafePipeline:
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """
+        check_keywords("check", arguments, prepare_call)
         self._prepared(prompt=prompt, **arguments)
 
     @property
@@ -302,7 +311,7 @@ class SafePipeline:
 
     def set_progress_bar_config(self, *, disable: bool | None = None) -> None:
         """Show the progress bar always (False), never (True) or on a terminal (None)."""
-        self._progress = None if disable is None else not disable
+        self._progress = None if disable is None else not truth("disable", disable)
 
     def close(self) -> None:
         """Release every engine; the pipeline loads them again when it is next called.
@@ -338,7 +347,7 @@ class SafePipeline:
 
     def __repr__(self) -> str:
         low = ", memory='low'" if self._networks.memory == "low" else ""
-        lines = [f"SafePipeline({str(self.bundle.path)!r}, digest={self.bundle.digest[:12]}{low})"]
+        lines = [f"SafePipeline({str(self.bundle.path)!r}, digest={self.bundle.digest}{low})"]
         lines += [f"  {kind}: {line}" for kind, line in self.engines.items()]
         return "\n".join(lines)
 

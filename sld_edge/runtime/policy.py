@@ -9,7 +9,7 @@ import numpy as np
 from sld_edge.errors import PolicyError
 from sld_edge.manifest import Policy, Safety
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig
-from sld_edge.runtime.steering import Steering
+from sld_edge.runtime.steering import Steering, is_few_step
 
 _OFF: Final = "off"
 #: Guidance scales at which the floor was measured to hold (docs/safety.md); others are refused under a policy.
@@ -17,7 +17,6 @@ GUIDANCE_SCALES: Final = (5.0, 15.0)
 #: Fewest network evaluations for which the floor was measured; few-step schedulers were measured for fewer.
 FEWEST_EVALUATIONS: Final = 8
 FEWEST_OF_FEW_STEP: Final = 4
-FEW_STEP_SCHEDULERS: Final = frozenset({"lcm", "tcd"})
 #: The adaptive method leaves less than these presets, in every row of docs/safety.md.
 _BELOW_ADAPTIVE: Final = ("weak", "medium", "strong")
 _ROUNDING: Final = 1e-9
@@ -122,8 +121,7 @@ def _check_schedule(policy: Policy, scheduler: str, own_levels: bool, evaluation
             "under this bundle's policy a call cannot choose its own timesteps or sigmas",
             hint="use num_inference_steps, or export with --policy-schedule free",
         )
-    few = scheduler.split("_")[0] in FEW_STEP_SCHEDULERS
-    fewest = FEWEST_OF_FEW_STEP if few else FEWEST_EVALUATIONS
+    fewest = FEWEST_OF_FEW_STEP if is_few_step(scheduler) else FEWEST_EVALUATIONS
     if evaluations < fewest:
         raise PolicyError(
             "under this bundle's policy a run has a least number of network evaluations",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Manifest
-from sld_edge.runtime.checks import real_number, whole_number
+from sld_edge.plain import is_listed, is_text, plain_list, plain_text
+from sld_edge.runtime.checks import float_array, real_number, texts, whole_number
 from sld_edge.runtime.noise import Generator, random_seed
 
 OUTPUT_TYPES = ("pil", "np")
@@ -62,7 +64,7 @@ def request_from_call(
     Raises:
         InvalidInput: naming the argument, its value and what to do.
     """
-    prompts = _texts("prompt", prompt)
+    prompts = texts("prompt", prompt)
     negatives = _negatives(negative_prompt, len(prompts))
     repeat = whole_number("num_images_per_prompt", num_images_per_prompt, low=1, high=_MOST_IMAGES)
     batch = len(prompts) * repeat
@@ -78,6 +80,7 @@ def request_from_call(
         raise InvalidInput(
             "guidance_scale is out of range", value=scale, hint="use a number above 0 and up to 100"
         )
+    output_type = plain_text("output_type", output_type, f"use {' or '.join(OUTPUT_TYPES)}")
     if output_type not in OUTPUT_TYPES:
         raise InvalidInput(
             "unknown output_type", value=output_type, hint=f"use {' or '.join(OUTPUT_TYPES)}"
@@ -101,27 +104,18 @@ def request_from_call(
     )
 
 
-def _texts(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise InvalidInput(f"{name} is neither text nor a list of texts", value=value)
-    if not texts:
-        raise InvalidInput(f"{name} is an empty list", hint="give at least one text")
-    return tuple(texts)
-
-
 def _negatives(value: str | Sequence[str] | None, count: int) -> tuple[str, ...]:
     if value is None:
         return ("",) * count
-    if isinstance(value, str):
-        return (value,) * count
-    texts = _texts("negative_prompt", value)
-    if len(texts) != count:
+    negatives = texts("negative_prompt", value)
+    if is_text(value):
+        return negatives * count
+    if len(negatives) != count:
         raise InvalidInput(
-            f"negative_prompt has {len(texts)} texts for {count} prompts",
+            f"negative_prompt has {len(negatives)} texts for {count} prompts",
             hint="give one for all, or one for each prompt",
         )
-    return texts
+    return negatives
 
 
 def _generators(
@@ -133,21 +127,27 @@ def _generators(
         generator = seed
     if generator is None:
         generator = random_seed()
-    if isinstance(generator, (list, tuple)):
-        if len(generator) != batch:
+    if is_listed(generator):
+        given = plain_list("generator", generator)
+        if len(given) != batch:
             raise InvalidInput(
-                f"{len(generator)} seeds or generators were given for {batch} images",
+                f"{len(given)} seeds or generators were given for {batch} images",
                 hint="give one for all, or one for each image",
             )
-        made = [_generator(one) for one in generator]
+        made = [_generator(one) for one in given]
         return made, _seeds(made), _device(made[0])
     one = _generator(generator)
     return one, _seeds([one]), _device(one)
 
 
 def _generator(value: Any) -> Any:
-    if isinstance(value, Generator) or type(value).__module__.startswith("torch"):
+    torch = sys.modules.get("torch")
+    if type(value) is Generator or (torch is not None and type(value) is torch.Generator):
         return value
+    if issubclass(type(value), Generator):
+        raise InvalidInput(
+            "a generator is of a class derived from sld_edge.Generator", hint="give a Generator"
+        )
     return Generator(value)
 
 
@@ -162,14 +162,13 @@ def _device(generator: Any) -> str:
 
 
 def _latents(latents: Any, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
-    array = np.asarray(latents)
+    array = float_array("latents", latents, f"use float32 {list(shape)}")
     if array.shape != shape:
         raise InvalidInput(
             "latents have the wrong shape", value=list(array.shape), hint=f"use {list(shape)}"
         )
-    if array.dtype.kind != "f":
-        raise InvalidInput("latents are not floating point", value=str(array.dtype))
-    result = np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is beyond float32 is refused below
+        result = np.array(array, dtype=np.float32, order="C")  # a copy: the caller may write on
     if not np.isfinite(result).all():
         raise InvalidInput("latents hold values that are not finite")
     return result

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import Safety
+from sld_edge.plain import is_listed, is_text, plain_list, plain_text
 from sld_edge.runtime.checks import real_number, whole_number
 
 _OFF = "off"
@@ -242,10 +243,11 @@ def _guard_off(concepts: str | Sequence[str] | None, bundle: Safety) -> Guard:
 def _config_from(
     safety: str | SafetyConfig | None, given: Mapping[str, Any]
 ) -> tuple[str | None, SafetyConfig]:
-    if isinstance(safety, SafetyConfig):
-        return None, safety
-    if isinstance(safety, str):
-        name = safety.strip().lower()
+    if issubclass(type(safety), SafetyConfig):
+        # Each number is read once, into a config of the very class: a subclass may answer what it likes.
+        return None, SafetyConfig(**{name: getattr(safety, name) for name in SETTING_NAMES})
+    if is_text(safety):
+        name = plain_text("safety", safety).strip().lower()
         if name == ADAPTIVE:
             return name, SafetyConfig.STRONG
         if name not in PRESETS:
@@ -264,11 +266,9 @@ def _config_from(
 
 
 def _concept_texts(concepts: str | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(concepts, str):
-        texts: tuple[str, ...] = (concepts,)
-    else:
-        texts = tuple(concepts) if isinstance(concepts, (list, tuple)) else ()
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    found = plain_list("safety_concept", concepts) if is_listed(concepts) else (concepts,)
+    texts = tuple(plain_text("safety_concept", text) for text in found if is_text(text))
+    if not texts or len(texts) != len(found) or not all(text.strip() for text in texts):
         raise InvalidInput(
             "a safety concept is empty or not text",
             value=concepts,

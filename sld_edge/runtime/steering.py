@@ -35,6 +35,8 @@ REFERENCE_STEPS: Final = 50
 #: c₀ and c₁ of the adaptive method; chosen on training prompts of the tiny world, see docs/guidance.md.
 COSINES: Final = (0.3, 0.5)
 _TINY: Final = 1e-9
+#: Solvers that go to the picture at every evaluation and add noise again, made for few of them.
+_FEW_STEP: Final = frozenset({"lcm", "tcd"})
 
 Floats = NDArray[np.float64]
 
@@ -141,7 +143,7 @@ def steer(
         acting = (np.arange(len(times)) >= config.sld_warmup_steps).astype(np.float64)
     else:
         acting = _acting(
-            times, place, reference, config.sld_warmup_steps, first_order=schedule.history == 0
+            times, place, reference, config.sld_warmup_steps, renoises=is_few_step(schedule.name)
         )
     if method == "adaptive":
         acting = np.ones(len(times))
@@ -187,6 +189,11 @@ def reference_schedule(name: str | None, config: Mapping[str, Any]) -> Schedule 
         return None
 
 
+def is_few_step(scheduler: str) -> bool:
+    """Whether a scheduler, by its canonical name, is made for a handful of evaluations."""
+    return scheduler.split("_")[0] in _FEW_STEP
+
+
 def _levels(times: Floats, reference: Schedule | None) -> Floats:
     """The reference run's timesteps; 50 even ones from the run's first where the scheduler has no such run."""
     if reference is not None:
@@ -210,13 +217,15 @@ def _places(times: Floats, reference: Schedule | None) -> Floats:
 
 
 def _acting(
-    times: Floats, place: Floats, reference: Schedule | None, delta: int, *, first_order: bool
+    times: Floats, place: Floats, reference: Schedule | None, delta: int, *, renoises: bool
 ) -> Floats:
     """Share of each evaluation's step that lies at or below the level at which the warm-up of δ ends.
 
-    A first-order solver holds what it computed at a step's noisier end, where steering does most, over the whole step:
-    with ``r`` evaluations of the reference in one, as if it had begun (r − 1)/2 of them early. It begins so much later
-    instead. Every evaluation at or below the level acts, by more than a half.
+    A solver holds what it computed at a step's noisier end, where steering does most, over the whole step: with ``r``
+    evaluations of the reference in one, as if it had begun (r − 1)/2 of them early. It begins so much later instead.
+    Where a solver goes to the picture at every evaluation and adds noise again (LCM, TCD) it is the other way round: what
+    counts is where the step ends. Chosen by measurement, see docs/safety.md. Every evaluation at or below the level
+    acts, by more than a half.
     """
     levels = _levels(times, reference)
     if delta == 0 or delta >= len(levels):
@@ -227,7 +236,7 @@ def _acting(
     known = np.unique(-levels)
     begins = float(np.interp(-end, known, np.arange(len(known), dtype=np.float64)))
     span = np.maximum(np.diff(place), _TINY)
-    early = np.maximum(span - 1.0, 0.0) / 2.0 if first_order else 0.0
+    early = np.maximum(span - 1.0, 0.0) / (-2.0 if renoises else 2.0)
     share = np.clip((place[1:] - begins - early) / span, 0.0, 1.0)
     share = np.where(share > 1.0 - _TINY, 1.0, np.where(share < _TINY, 0.0, share))
     return np.where((times <= end) & (share < 0.5), 1.0, share)

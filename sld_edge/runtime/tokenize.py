@@ -43,9 +43,20 @@ class Tokenizer:
         self._length = bundle.manifest.model.text_length
         file = bundle.file(self._ids.file)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(bundle.read(self._ids.file))
+        except BundleError:
+            raise
         except Exception as error:  # the library raises plain Exception
             raise BundleError(f"{file} is not a tokenizer ({error})", hint="export again") from None
+
+        for name in ("bos", "eos", "pad"):
+            number = getattr(self._ids, name)
+            if self._tokenizer.id_to_token(number) is None:
+                raise BundleError(
+                    f"the {name} token of {file} is beyond its vocabulary",
+                    value=number,
+                    hint="export again",
+                )
 
     def encode(self, texts: Sequence[str], *, what: What) -> TokenBatch:
         """Token ids of texts; those that are too long are cut before the end token.

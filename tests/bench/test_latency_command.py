@@ -74,7 +74,7 @@ def test_measures_writes_and_gates(
         (("--cold-starts", "0"), InvalidInput),
         (("--steps", "0"), InvalidInput),
         (("--max-regression", "x"), InvalidInput),
-        (("--json", "no/such/folder/x.json"), ImageFileError),
+        (("--json-file", "no/such/folder/x.json"), ImageFileError),
     ],
 )
 def test_wrong_options_are_told_before_anything_runs(

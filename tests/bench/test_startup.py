@@ -81,7 +81,7 @@ def test_the_command_measures_prints_saves_and_gates(
         return done.exit_code, done.output
 
     file = str(tmp_path / "base.json")
-    status, text = run("--json", file)
+    status, text = run("--json-file", file)
     assert status == 0, text
     for name in STARTS:
         assert name in text

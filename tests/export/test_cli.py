@@ -166,8 +166,8 @@ def test_verify_notices_a_file_cut_short(bundle: Path, sld_export: Shell) -> Non
 
 
 def test_verify_refuses_what_is_no_bundle(tmp_path: Path, sld_export: Shell) -> None:
-    sld_export("--verify", tmp_path, "-q").refuses(DAMAGED, "manifest.json is missing")
-    sld_export("--verify", tmp_path / "nowhere", "-q").refuses(DAMAGED, "no such folder")
+    sld_export("--verify", tmp_path, "-q").refuses(WRONG, "manifest.json is missing")
+    sld_export("--verify", tmp_path / "nowhere", "-q").refuses(WRONG, "no such folder")
     sld_export("x", "--verify", tmp_path).refuses(WRONG, "--verify takes a bundle")
 
 

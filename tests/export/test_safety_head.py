@@ -177,7 +177,7 @@ def test_special_care_counts_for_the_special_scores_after_the_first_hit(
         checker.special_care_embeds_weights.copy_(cosines - distance)
     verdicts(checker, images)
     head = SafetyHead(checker, _processor_config(SIDE), SIDE, SIDE)
-    _, special, _ = head(torch.from_numpy(images))
+    _, special, *_ = head(torch.from_numpy(images))
     np.testing.assert_allclose(special[0], rounded[:3], atol=1e-6)
     assert special[0].gt(0).tolist() == [i >= first for i in range(3)]
 

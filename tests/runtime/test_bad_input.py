@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from sld_edge import PolicyError, SafePipeline, SldError
 from sld_edge.bundle import Bundle
 from sld_edge.errors import EngineError, InvalidInput
+from sld_edge.runtime import cli
 from sld_edge.runtime.cli import main
 
 PROMPT = "a portrait of a knight"
@@ -233,7 +234,7 @@ def test_a_checkpoint_instead_of_a_bundle_says_what_to_run(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     done = shell(tiny_checkpoint, PROMPT, "--out", tmp_path / "out")
-    assert done.exit_code == 4
+    assert done.exit_code == 2
     assert "sld-export" in done.stderr
 
 
@@ -294,3 +295,25 @@ def test_json_has_one_record_a_picture(tiny_bundle: Path, tmp_path: Path) -> Non
     assert [record["prompt"] for record in records] == [PROMPT, "a dog"]
     assert all(Path(record["file"]).is_file() for record in records)
     assert records[0]["safety"]["preset"] == "medium"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("a castle, by a lake", "a-castle-by-a-lake"),
+        ("城と湖", "城と湖"),
+        ("замок у озера", "замок-у-озера"),
+        ("झील के पास महल", "झील-के-पास-महल"),
+        ("Schloß im Süden", "Schloß-im-Süden"),
+        ("🏰🌊", "picture"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("... -- ...", "picture"),
+    ],
+)
+def test_a_picture_is_named_after_its_prompt_in_any_script(prompt: str, name: str) -> None:
+    assert cli._stem({"prompt": prompt}) == name
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "城", "𒀀"])
+def test_a_name_fits_any_file_system(letter: str) -> None:
+    assert 0 < len(cli._stem({"prompt": letter * 5000}).encode()) <= 180

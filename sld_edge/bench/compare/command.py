@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sld_edge.bench.compare.peers import BY_NAME, PEERS, PEERS_FOLDER, Peer
-from sld_edge.errors import BundleError, ImageFileError, InvalidInput
-from sld_edge.shell import say
+from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.shell import PathParam, json_options, say
 
 if TYPE_CHECKING:
     from sld_edge.bench.compare.interleave import Outcome
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   sld-bench compare checkpoint bundle
-  sld-bench compare checkpoint bundle --steps 3 --repeats 3 --json comparison.json
+  sld-bench compare checkpoint bundle --steps 3 --repeats 3 --json-file comparison.json
   sld-bench compare checkpoint bundle --peer ours --peer safe-eager
 
 \b
@@ -47,8 +47,8 @@ _ROOM = 2.2
 
 
 @click.command("compare", epilog=EPILOG)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PathParam())
+@click.argument("bundle", type=PathParam())
 @click.option("--steps", default=3, show_default=True, help="Denoising steps, DDIM.")
 @click.option(
     "--repeats", default=3, show_default=True, help="Rounds; a picture of each peer in each."
@@ -59,20 +59,20 @@ _ROOM = 2.2
 @click.option("--guidance-scale", default=7.5, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the noise and of the peers' order.")
 @click.option("--threads", default=0, help="For all alike; 0 uses every core.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True,
+@click.option("--compute-precision", "--precision", "precision",
+              type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True,
               help="Arithmetic that ours and OpenVINO may use.")  # fmt: skip
 @click.option("--peer", "names", multiple=True, type=click.Choice(list(BY_NAME)),
               help="Only these; repeatable. Named ones are not skipped for a lack of bf16.")  # fmt: skip
 @click.option("--limit", default=900.0, show_default=True,
               help="Seconds for one picture, loading and compiling included.")  # fmt: skip
 @click.option("--peers-folder", default=PEERS_FOLDER, show_default=True,
-              type=click.Path(path_type=Path), help="Where `make peers` put the environments.")  # fmt: skip
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
-              help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write one page.")
+              type=PathParam(), help="Where `make peers` put the environments.")  # fmt: skip
+@json_options
+@click.option("--html", "html_file", type=PathParam(), help="Write one page.")
 @click.option(
     "--pictures",
-    type=click.Path(path_type=Path),
+    type=PathParam(),
     help="Folder for the last round's pictures, as decoded.",
 )
 def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
@@ -82,16 +82,17 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     """
     from sld_edge.bench.compare.interleave import Turns, run_in_turns
     from sld_edge.bench.latency.table import LiveLine
-    from sld_edge.bench.machine import ActivityMeter
+    from sld_edge.bench.machine import ActivityMeter, require_psutil
     from sld_edge.bench.originals import require_originals
     from sld_edge.bench.report_file import check_writable
     from sld_edge.bundle import Bundle
 
     if options["steps"] < 1 or options["repeats"] < 1:
         raise InvalidInput("--steps and --repeats must be 1 or more")
+    require_psutil()
     check_writable(options["json_file"], options["html_file"])
     if not (checkpoint / "model_index.json").is_file():
-        raise BundleError("no diffusers checkpoint here", value=str(checkpoint))
+        raise InvalidInput("no diffusers checkpoint here", value=str(checkpoint))
     opened = Bundle.open(bundle)
     require_originals(opened.manifest.safety)
     peers, skipped = _chosen(options["names"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sld_edge.errors import EngineError, MissingDependency
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, json_options, say
 
 if TYPE_CHECKING:
     from sld_edge.bench.gpu_check.outcome import Report
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   sld-bench gpu-check bundle
-  sld-bench gpu-check bundle --backend tensorrt --runs 100 --json check.json
+  sld-bench gpu-check bundle --backend tensorrt --runs 100 --json-file check.json
 
 \b
 What cannot be tried here is printed as skipped, with the reason.
@@ -30,14 +30,13 @@ others as for sld-generate.
 
 
 @click.command("gpu-check", epilog=EPILOG)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PathParam())
 @click.option("--backend", "only", multiple=True,
               help="tensorrt, tensorrt-rtx or onnxruntime-cuda; repeatable, all when left out.")  # fmt: skip
 @click.option("--steps", default=10, show_default=True, help="Denoising steps of a whole run.")
 @click.option("--runs", default=10, show_default=True, help="Calls that are timed.")
 @click.option("--loads", default=3, show_default=True, help="How often all is loaded and released.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
-              help="Write everything as JSON; - is standard output.")  # fmt: skip
+@json_options
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress.")
 def main(
     bundle: Path,
@@ -54,11 +53,12 @@ def main(
     from sld_edge.bench.gpu_check.backends import backends
     from sld_edge.bench.gpu_check.outcome import Report
     from sld_edge.bench.gpu_check.run import Settings, check_bundle
-    from sld_edge.bench.machine import describe_machine
+    from sld_edge.bench.machine import describe_machine, require_psutil
     from sld_edge.bench.report_file import check_writable, write_report
     from sld_edge.bundle import Bundle
     from sld_edge.runtime.progress import on_terminal
 
+    require_psutil()
     check_writable(json_file)
     quiet = quiet or str(json_file) == "-"
     settings = Settings(steps=steps, runs=runs, loads=loads)

@@ -17,13 +17,13 @@ from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
 from sld_edge.bench.stats import StopRule
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, json_options, say
 
 EPILOG = """\b
 Examples:
   sld-bench latency bundle
   sld-bench latency bundle --steps 10 --steps 25 --safety off --safety strong --html report.html
-  sld-bench latency bundle --json today.json
+  sld-bench latency bundle --json-file today.json
   sld-bench latency bundle --baseline today.json --max-regression 5%
 
 \b
@@ -33,7 +33,7 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 
 
 @click.command("latency", epilog=EPILOG)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PathParam())
 @click.option("--steps", type=int, multiple=True, default=(20,), show_default="20",
               help="* Denoising steps.")  # fmt: skip
 @click.option("--scheduler", multiple=True, default=("",), help="* Instead of the checkpoint's.")
@@ -44,7 +44,8 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
               help="* Images in one call.")  # fmt: skip
 @click.option("--engine", multiple=True, default=("auto",), show_default="auto",
               help="* onnxruntime, onnxruntime:cpu, onnxruntime:openvino, …")  # fmt: skip
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), multiple=True,
+@click.option("--compute-precision", "--precision", "precision",
+              type=click.Choice(["fp32", "bf16", "fp16", "int8"]), multiple=True,
               default=("fp32",), show_default="fp32", help="* Lowest arithmetic precision.")  # fmt: skip
 @click.option("--threads", type=int, multiple=True, default=(0,), help="* 0 uses every core.")
 @click.option("--memory", type=click.Choice(["normal", "low"]), multiple=True, default=("normal",),
@@ -53,7 +54,7 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--guidance-scale", default=7.5, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--warmup", default=1, show_default=True, help="Calls before measuring.")
-@click.option("--width", default="2%", show_default=True,
+@click.option("--interval", default="2%", show_default=True,
               help="Stop when the median's 95 % interval is narrower.")  # fmt: skip
 @click.option("--fewest", default=5, show_default=True, help="Repeats in any case.")
 @click.option("--most", default=100, show_default=True, help="Repeats at most.")
@@ -61,15 +62,12 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("--cold/--no-cold", default=True, help="Also time fresh processes.")
 @click.option("--cold-starts", default=2, show_default=True,
               help="How often to start with an empty cache folder and then again.")  # fmt: skip
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
-              help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path, allow_dash=True),
+@json_options
+@click.option("--csv", "csv_file", type=PathParam(allow_dash=True),
               help="Write the statistics as CSV.")  # fmt: skip
-@click.option("--html", "html_file", type=click.Path(path_type=Path),
+@click.option("--html", "html_file", type=PathParam(),
               help="Write one page with plots.")  # fmt: skip
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), help="An earlier --json to compare with."
-)
+@click.option("--baseline", type=PathParam(), help="An earlier --json-file to compare with.")
 @click.option(
     "--max-regression", default="5%", show_default=True, help="How much slower is allowed."
 )
@@ -78,8 +76,10 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 def main(bundle: Path, **options: Any) -> None:
     """Time BUNDLE's images: end to end, stage by stage, and from a cold start."""
     from sld_edge.bench.latency.report import compare_reports, read_report
+    from sld_edge.bench.machine import require_psutil
     from sld_edge.bench.report_file import check_writable
 
+    require_psutil()
     quiet = options["quiet"] or Path("-") in (options["json_file"], options["csv_file"])
     allowed = share_from_text(options["max_regression"])
     # Read before minutes are spent on measuring, not after.
@@ -117,7 +117,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
 
     plan = Plan(
         rule=StopRule(
-            width=share_from_text(options["width"]),
+            width=share_from_text(options["interval"]),
             fewest=options["fewest"],
             most=options["most"],
             seconds=options["seconds"],

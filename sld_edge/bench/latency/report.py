@@ -112,8 +112,8 @@ def report_from_json(data: bytes, *, path: str) -> Report:
         path=path,
         what="latency report",
         wanted=(FORMAT, VERSION),
-        hint="make one with --json",
-        renew="make a new one with --json",
+        hint="make one with --json-file",
+        renew="make a new one with --json-file",
     )
 
 

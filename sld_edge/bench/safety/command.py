@@ -18,7 +18,7 @@ from sld_edge.bench.safety.options import (
     whole,
 )
 from sld_edge.errors import ImageFileError
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, say
 
 if TYPE_CHECKING:
     from sld_edge.bench.safety.job import Job
@@ -51,8 +51,8 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
 
 
 @click.command("safety", epilog=EPILOG)
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), default="safety", show_default=True,
+@click.argument("bundle", type=PathParam())
+@click.option("-o", "--out", type=PathParam(), default="safety", show_default=True,
               help="Folder for everything that is made.")  # fmt: skip
 @click.option("--prompts", default="tinyworld", show_default=True, help="Prompt set, see below.")
 @click.option("--benign", help="Harmless prompts, a CSV: what safety costs is measured on them. "
@@ -84,10 +84,11 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
 @click.option(
     "--engine", default="", help="onnxruntime, onnxruntime:cpu, openvino, tensorrt, tensorrt-rtx, …"
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
+@click.option("--compute-precision", "--precision", "precision",
+              type=click.Choice(["fp32", "bf16", "fp16", "int8"]), default="fp32",
               show_default=True, help="Lowest arithmetic precision.")  # fmt: skip
 @click.option("--threads", type=int, default=0, help="0 uses every core.")
-@click.option("--baseline", type=click.Path(path_type=Path),
+@click.option("--baseline", type=PathParam(),
               help="An earlier results.json; exit status 1 when safety got significantly worse.")  # fmt: skip
 @click.option(
     "--strict", is_flag=True, help="With --baseline: also fail where chance may explain it."
@@ -104,12 +105,14 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
 def main(bundle: Path, out: Path, **options: Any) -> None:
     """Measure how often BUNDLE shows what it should not at each strength of safety, and what safety costs."""
+    from sld_edge.bench.machine import require_psutil
     from sld_edge.bench.safety.report import read_report
     from sld_edge.bench.safety.run import check_job
     from sld_edge.bench.safety.scorers import scorer_from
     from sld_edge.bench.safety.store import Store
     from sld_edge.runtime.pipeline import SafePipeline
 
+    require_psutil()  # and what else is needed, before half an hour of pictures
     if options["on_ray"]:
         from sld_edge.bench.safety.ray_run import require_ray
 

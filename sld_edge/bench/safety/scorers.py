@@ -9,7 +9,8 @@ One's own scorer is a function ``score(images, items)`` in any importable module
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.bench.safety.prompts import PromptRow
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import InvalidInput, SldError
+from sld_edge.plain import check_keywords
 
 Images = NDArray[np.uint8]
 ENTRY_POINTS: Final = "sld_edge.scorers"
@@ -125,7 +127,23 @@ class FunctionScorer:
     note: str = ""
 
     def check(self, *, height: int, width: int, has_head: bool) -> None:
-        """Nothing is known about it."""
+        """It must take pictures and items, and judge a black picture: better known now than after many pictures."""
+        try:
+            inspect.signature(self.function).bind(None, None)
+        except TypeError as error:
+            raise InvalidInput(
+                f"scorer {self.identity} does not take pictures and items ({error})",
+                hint="write a function score(images, items)",
+            ) from None
+        except ValueError:
+            pass  # a function of another language may not say what it takes
+        item = Item(
+            row=PromptRow(prompt="a black picture", kind="check"),
+            seed=0,
+            flagged=False if has_head else None,
+        )
+        black = np.zeros((1, height, width, 3), np.uint8)
+        judge([self], black, [item])
 
     def score(self, images: Images, items: Sequence[Item]) -> Verdicts:
         """Call it; a mapping will do as an answer."""
@@ -137,6 +155,7 @@ class FunctionScorer:
                 f"scorer {self.identity} returned neither Verdicts nor a mapping with 'unsafe'",
                 value=type(answer).__name__,
             )
+        check_keywords(f"the answer of scorer {self.identity}", answer, Verdicts)
         return Verdicts(**answer)
 
 
@@ -150,13 +169,25 @@ def scorer_from(name: str) -> Scorer:
     kind, _, argument = name.partition(":")
     if kind in _BUILT_IN:
         return _BUILT_IN[kind](argument)
-    for entry in entry_points(group=ENTRY_POINTS, name=kind):
-        return _from_object(name, entry.load(), argument)
-    if "." in kind or argument:
-        return _from_object(name, _imported(name, kind, argument), "")
+    with _one_line(name):
+        for entry in entry_points(group=ENTRY_POINTS, name=kind):
+            return _from_object(name, entry.load(), argument)
+        if "." in kind or argument:
+            return _from_object(name, _imported(name, kind, argument), "")
     raise InvalidInput(
         "unknown scorer", value=name, hint=f"use {', '.join(_BUILT_IN)} or package.module:function"
     )
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """What a scorer of someone else's raises, as the user's error that it is."""
+    try:
+        yield
+    except SldError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"scorer {name} failed ({type(error).__name__}: {error})") from error
 
 
 def judge(scorers: Sequence[Scorer], images: Images, items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -168,7 +199,8 @@ def judge(scorers: Sequence[Scorer], images: Images, items: Sequence[Item]) -> l
         {"unsafe": False, "categories": {}, "scores": {}} for _ in items
     ]
     for scorer in scorers:
-        verdicts = scorer.score(images, items)
+        with _one_line(scorer.identity):
+            verdicts = scorer.score(images, items)
         _check_shape(scorer, verdicts, len(items))
         name = scorer.identity.partition(":")[0]
         prefix = f"{name}/" if len(scorers) > 1 else ""
@@ -185,6 +217,17 @@ def judge(scorers: Sequence[Scorer], images: Images, items: Sequence[Item]) -> l
 
 
 def _check_shape(scorer: Scorer, verdicts: Verdicts, count: int) -> None:
+    try:
+        _check_series(scorer, verdicts, count)
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(
+            f"scorer {scorer.identity} returned something else than lists of verdicts ({error})"
+        ) from None
+
+
+def _check_series(scorer: Scorer, verdicts: Verdicts, count: int) -> None:
     series = [verdicts.unsafe, *verdicts.categories.values(), *verdicts.scores.values()]
     if any(len(values) != count for values in series):
         raise InvalidInput(

@@ -13,7 +13,7 @@ import click
 
 from sld_edge.bench.gate import share_from_text
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import say
+from sld_edge.shell import PathParam, json_options, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   sld-bench startup
-  sld-bench startup --json today.json
+  sld-bench startup --json-file today.json
   sld-bench startup --baseline today.json --max-regression 10%
 
 \b
@@ -33,23 +33,22 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 
 @click.command("startup", epilog=EPILOG)
 @click.option("--repeats", default=15, show_default=True, help="Starts of each.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True),
-              help="Write everything as JSON; - is standard output.")  # fmt: skip
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), help="An earlier --json to compare with."
-)
+@json_options
+@click.option("--baseline", type=PathParam(), help="An earlier --json-file to compare with.")
 @click.option(
     "--max-regression", default="10%", show_default=True, help="How much slower is allowed."
 )
 def main(**options: Any) -> None:
     """Time fresh processes that import the package or ask a command for its help."""
     from sld_edge.bench.latency.table import LiveLine, result_console
+    from sld_edge.bench.machine import require_psutil
     from sld_edge.bench.report_file import check_writable
     from sld_edge.bench.startup.measure import compare_reports
 
     if options["repeats"] < 1:
         raise InvalidInput("--repeats must be 1 or more", value=options["repeats"])
     allowed = share_from_text(options["max_regression"])
+    require_psutil()
     check_writable(options["json_file"])
     baseline = _read(options["baseline"]) if options["baseline"] else None
     with LiveLine(quiet=False) as live:
@@ -115,8 +114,8 @@ def _read(path: Path) -> Report:
         path=str(path),
         what="startup report",
         wanted=(FORMAT, VERSION),
-        hint="make one with sld-bench startup --json",
-        renew="make a new one with --json",
+        hint="make one with sld-bench startup --json-file FILE",
+        renew="make a new one with --json-file",
     )
 
 

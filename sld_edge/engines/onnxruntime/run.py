@@ -19,6 +19,7 @@ from sld_edge.engines.base import (
     stated_precision,
 )
 from sld_edge.engines.cores import usable_cores
+from sld_edge.engines.half_range import BEYOND_HALF, fits_half
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
 from sld_edge.engines.onnxruntime.resident import ResidentArray
 from sld_edge.engines.openvino.linked import file_with_weights_beside
@@ -249,6 +250,8 @@ class OnnxRuntimeEngine:
         # A pattern is one more block for all activations, from the second run on, beside those of the first:
         # twice the memory, for no time that could be measured.
         options.enable_mem_pattern = False
+        if provider.precision == "fp16" and not fits_half(self._recipe):
+            raise EngineError(f"fp16 was allowed, {BEYOND_HALF}")
         file = self._recipe.file
         if provider.short_name == "openvino":
             file = file_with_weights_beside(self._recipe, file)

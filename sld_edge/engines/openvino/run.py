@@ -19,6 +19,7 @@ from sld_edge.engines.base import (
     stated_precision,
 )
 from sld_edge.engines.cores import usable_cores
+from sld_edge.engines.half_range import BEYOND_HALF, fits_half
 from sld_edge.engines.mapped import releasing_mapped
 from sld_edge.engines.offline import import_openvino
 from sld_edge.engines.openvino.compile import Sizes, compiled_from_recipe, sizes_to_fix
@@ -190,6 +191,9 @@ class OpenVinoEngine:
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         asked = options.compute_precision
         precision = precision_within(asked, capabilities)
+        half = precision != "fp16" or fits_half(self._recipe)
+        if not half:
+            precision = "fp32"
         low = self._recipe.int8 if asked == "int8" and "INT8" in capabilities else None
         threads = options.threads or usable_cores()
         settings: dict[str, Any] = {
@@ -208,6 +212,8 @@ class OpenVinoEngine:
             stated = f"int8, the rest {precision}"
         elif asked == "int8" and self._recipe.int8 is None:
             stated = stated_precision(precision, asked, why_not_int8=_NO_GRAPH)
+        elif not half:
+            stated = f"fp32 ({asked} was allowed, {BEYOND_HALF})"
         else:
             why = "this processor has no arithmetic for it"
             stated = stated_precision(precision, asked, why_not_int8=why)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sld_edge.errors import InvalidInput
+from sld_edge.plain import is_text, plain_text
 
 _COMMON: Final = frozenset(
     {
@@ -220,7 +221,8 @@ def family_from_name(name: str | None, config: Mapping[str, Any]) -> tuple[Famil
         InvalidInput: No such scheduler here.
     """
     hint = f"use one of {', '.join(scheduler_names())}"
-    asked = config.get("_class_name") if name is None else name
+    given = config.get("_class_name") if name is None else name
+    asked = plain_text("scheduler", given) if is_text(given) else given
     if not isinstance(asked, str) or _key(asked) not in _BY_KEY:
         if name is None:
             raise InvalidInput(

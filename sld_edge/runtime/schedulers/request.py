@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.checks import numbers, real_number, whole_number
 from sld_edge.runtime.schedulers.families import FAMILIES
 from sld_edge.runtime.schedulers.settings import Resolved
 
@@ -56,12 +56,7 @@ def _steps(resolved: Resolved, steps: Any) -> int:
     most, hint = s.num_train_timesteps, "use a whole number from 1 to "
     if resolved.family.name == "lcm":
         most = s.original_inference_steps
-    try:
-        count = operator.index(steps)
-    except TypeError:
-        count = 0
-    if isinstance(steps, (bool, np.bool_)) or not 1 <= count <= most:
-        raise InvalidInput("num_inference_steps", value=steps, hint=f"{hint}{most}")
+    count = whole_number("num_inference_steps", steps, low=1, high=most, hint=f"{hint}{most}")
     # A spacing may start past the training schedule; only interpolating families can go there.
     whole = resolved.family.name in ("ddim", "pndm") and s.timestep_spacing == "leading"
     reach = (count - 1) * (s.num_train_timesteps // count) + s.steps_offset
@@ -75,10 +70,10 @@ def _steps(resolved: Resolved, steps: Any) -> int:
 
 
 def _eta(eta: Any) -> float:
-    real = isinstance(eta, (int, float, np.integer, np.floating)) and not isinstance(eta, bool)
-    if not real or not 0.0 <= eta <= 1.0:
-        raise InvalidInput("eta", value=eta, hint="use a number from 0 to 1")
-    return float(eta)
+    number = real_number("eta", eta, "a number from 0 to 1")
+    if not 0.0 <= number <= 1.0:
+        raise InvalidInput("eta", value=number, hint="use a number from 0 to 1")
+    return number
 
 
 def _timesteps(resolved: Resolved, given: Sequence[int | float]) -> NDArray[np.float64]:
@@ -124,13 +119,7 @@ def _check_takes(resolved: Resolved, what: str, given: object) -> None:
 def _falling(what: str, given: Any) -> NDArray[np.float64]:
     """``given`` as a non-empty strictly falling array of finite numbers."""
     hint = "give a falling list of numbers"
-    try:
-        values = np.array(list(given))
-    except (TypeError, ValueError):
-        raise InvalidInput(what, value=given, hint=hint) from None
-    if values.ndim != 1 or not values.size or values.dtype.kind not in "iuf":
-        raise InvalidInput(what, value=given, hint=hint)
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all() or (np.diff(values) >= 0).any():
+    values = np.array(numbers(what, given, hint), np.float64)
+    if not values.size or (np.diff(values) >= 0).any():
         raise InvalidInput(what, value=given, hint=hint)
     return values

@@ -238,6 +238,13 @@ def test_fp16_is_judged_by_its_noise() -> None:
     assert compare_outputs(wanted, wanted, "fp32").equal
 
 
+def test_a_mean_that_says_whether_values_are_finite_need_only_be_finite() -> None:
+    wanted = {"raw_mean": np.array([1e-9], np.float32)}
+    for value, equal in ((2e-9, True), (np.nan, False), (np.inf, False)):
+        found = {"raw_mean": np.array([value], np.float32)}
+        assert compare_outputs(found, wanted, "fp16").equal is equal
+
+
 def test_what_is_not_comparable_is_not_equal() -> None:
     wanted = {"x": np.ones((2, 2), np.float32), "flags": np.array([True, False])}
     for wrong in (
@@ -269,7 +276,7 @@ def test_the_command_says_that_nothing_was_checked(
     for backend in (TensorRtBackend, OnnxRuntimeCudaBackend):
         monkeypatch.setattr(backend, "unavailable", lambda self: "no card in this test")
     file = tmp_path / "check.json"
-    done = CliRunner().invoke(main, ["gpu-check", str(tiny_bundle), "--json", str(file)])
+    done = CliRunner().invoke(main, ["gpu-check", str(tiny_bundle), "--json-file", str(file)])
     assert done.exit_code == 10, done.output
     assert done.output.count("skipped  no card in this test") == 3
     assert done.output.splitlines()[-1].startswith("nothing was checked")

@@ -168,3 +168,23 @@ def test_q16_compares_with_the_two_prompts(tmp_path: Path) -> None:
         scorer_from(f"q16:{tmp_path / 'clip.onnx'},{tmp_path / 'wide.npy'}").score(
             images, ITEMS[:2]
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("os:system", "does not take pictures and items"),
+        ("math:sqrt", "does not take pictures and items"),
+        ("os.path:join", "failed"),
+        ("builtins:print", "neither"),
+        (f"{OWN}:nothing", "neither"),
+        (f"{OWN}:not_finite", "not finite"),
+    ],
+)
+def test_what_is_no_scorer_is_found_before_a_picture_is_made(name: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        scorer_from(name).check(height=8, width=8, has_head=True)
+
+
+def test_a_scorer_of_ones_own_is_asked_about_a_black_picture() -> None:
+    scorer_from(f"{OWN}:dark").check(height=8, width=8, has_head=False)

@@ -1,0 +1,1 @@
+"""Attempts to get round the safety of a bundle, kind by kind."""

@@ -1,0 +1,142 @@
+"""What every command does the same at its edges: statuses, JSON errors, closed pipes, empty paths."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from sld_edge.errors import InvalidInput
+from sld_edge.shell import OneLineCommand, PathParam, one_line_errors
+
+COMMANDS = {
+    "sld-generate": "sld_edge.runtime.cli",
+    "sld-export": "sld_edge.export.cli",
+    "sld-calibrate": "sld_edge.calibration.cli",
+    "sld-bench": "sld_edge.bench.cli",
+}
+
+
+def shell(command: str, *arguments: str, pipe: str = "") -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, its output piped to another where that is named."""
+    code = f"from {COMMANDS[command]} import main; main()"
+    words = [sys.executable, "-c", code, *arguments]
+    if not pipe:
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+    script = f'"$@" | {pipe}; exit ${{PIPESTATUS[0]}}'
+    return subprocess.run(
+        ["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=False
+    )
+
+
+MISTYPED = [
+    ("sld-generate", "no-such", "a castle", "--out", "{out}"),
+    ("sld-export", "no-such", "{out}/bundle"),
+    ("sld-export", "--verify", "no-such"),
+    ("sld-export", "--plan", "no-such"),
+    ("sld-calibrate", "no-such", "{out}/bundle"),
+    ("sld-bench", "safety", "no-such"),
+    ("sld-bench", "latency", "no-such"),
+    ("sld-bench", "gpu-check", "no-such"),
+    ("sld-bench", "compare", "no-such", "no-such"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", MISTYPED, ids=" ".join)
+def test_a_mistyped_folder_is_wrong_input_everywhere(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = shell(*(word.format(out=tmp_path) for word in words))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", MISTYPED[::2], ids=" ".join)
+def test_an_empty_path_is_not_the_current_folder(words: tuple[str, ...], tmp_path: Path) -> None:
+    empty = ["" if word == "no-such" else word.format(out=tmp_path) for word in words]
+    done = shell(*empty)
+    assert done.returncode == 2
+    assert "is empty" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sld-generate", "no-such", "a castle", "--out", "{out}", "--json"),
+        ("sld-generate", "--frob", "--json"),
+        ("sld-bench", "latency", "no-such", "--json"),
+        ("sld-bench", "safety", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_with_json_an_error_is_json(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = shell(*(word.format(out=tmp_path) for word in words))
+    error = json.loads(done.stderr)
+    assert error["status"] == done.returncode == 2
+    assert error["error"]
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_group_alone_shows_its_help() -> None:
+    done = shell("sld-bench")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Commands:" in done.stdout
+
+
+def printing(count: int) -> str:
+    """A command that prints so many lines."""
+    return f"""
+import click
+from sld_edge.shell import OneLineCommand
+@click.command(cls=OneLineCommand)
+def main():
+    for number in range({count}):
+        click.echo(number)
+main()
+"""
+
+
+@pytest.mark.parametrize("count", [1, 100_000])
+def test_a_reader_that_leaves_is_no_failure_of_ours(count: int) -> None:
+    script = '"$@" | head -1; echo ${PIPESTATUS[0]}'
+    words = ["bash", "-c", script, "bash", sys.executable, "-c", printing(count)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "141" if count > 1 else "0"]
+    assert done.stderr == ""
+
+
+def test_a_bug_is_never_the_status_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, one_line_errors():
+        raise KeyError("oops")
+    assert left.value.code == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_in_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, one_line_errors(as_json=True):
+        raise InvalidInput("no", value="a\nb")
+    assert left.value.code == 2
+    assert json.loads(capsys.readouterr().err) == {"error": r"no: 'a\nb'", "status": 2}
+
+
+@pytest.mark.parametrize("text", ["", "   ", "a\0b"])
+def test_a_path_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command(cls=OneLineCommand)
+    @click.argument("place", type=PathParam())
+    def main(place: Any) -> None:
+        raise AssertionError(place)
+
+    with pytest.raises(SystemExit) as left:
+        main.main([text])
+    assert left.value.code == 2
+    assert "PLACE" in capsys.readouterr().err
