@@ -223,9 +223,9 @@ def _acting(
 
     A solver holds what it computed at a step's noisier end, where steering does most, over the whole step: with ``r``
     evaluations of the reference in one, as if it had begun (r − 1)/2 of them early. It begins so much later instead.
-    Where a solver goes to the picture at every evaluation and adds noise again (LCM, TCD) it is the other way round: what
-    counts is where the step ends. Chosen by measurement, see docs/safety.md. Every evaluation at or below the level
-    acts, by more than a half.
+    Where a solver goes to the picture at every evaluation and adds noise again (LCM, TCD) it is the other way round:
+    what counts is where the step ends. Chosen by measurement, see docs/safety.md. Every evaluation at or below the
+    level acts, by more than a half.
     """
     levels = _levels(times, reference)
     if delta == 0 or delta >= len(levels):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,59 +11,14 @@ from hypothesis import strategies as st
 
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import Policy, Safety
-from sld_edge.runtime.policy import GUIDANCE_SCALES, check_policy, harmful_words
+from sld_edge.runtime.policy import GUIDANCE_SCALES, harmful_words
 from sld_edge.runtime.safety import PRESETS, resolve_guard
-from sld_edge.runtime.schedulers import build_schedule, scheduler_names
-from sld_edge.runtime.steering import Steering, reference_schedule, steer
-
-CONFIG: dict[str, Any] = json.loads(
-    Path("models/tinyworld/scheduler/scheduler_config.json").read_text("utf-8")
-)
+from sld_edge.runtime.schedulers import scheduler_names
+from tests.runtime.resolving import resolved
 
 
 def safety(minimum: Any = "strong", concept: Any = "required", **policy: Any) -> Safety:
     return Safety(concept="violence", policy=Policy(minimum=minimum, concept=concept, **policy))
-
-
-def resolved(
-    bundle: Safety,
-    asked: Any = None,
-    *,
-    steps: int = 50,
-    scheduler: str = "ddim",
-    guidance: float = 7.5,
-    negative: str = "",
-    method: Any = None,
-    concepts: Any = None,
-    own: dict[str, Any] | None = None,
-    **sld: Any,
-) -> tuple[Steering, Steering]:
-    """The accepted run and the floor's, on the same schedule."""
-    schedule = build_schedule(scheduler, CONFIG, steps=steps, **(own or {}))
-    reference = reference_schedule(scheduler, CONFIG)
-    guard = resolve_guard(asked, sld, concepts, method, bundle=bundle)
-    assert guard.config is not None
-    steering = steer(
-        schedule,
-        reference,
-        guard.config,
-        guidance_scale=guidance,
-        method=guard.method,
-        counted=guard.counted,
-    )
-    least = PRESETS[bundle.policy.minimum]
-    floor = steer(schedule, reference, least, guidance_scale=guidance, method="sld")
-    check_policy(
-        bundle,
-        guard,
-        steering,
-        floor,
-        scheduler=schedule.name,
-        own_levels=bool(own),
-        guidance_scale=guidance,
-        negative_prompts=(negative,),
-    )
-    return steering, floor
 
 
 @pytest.mark.parametrize("minimum", list(PRESETS))
@@ -111,7 +64,7 @@ def test_no_call_is_told_less_than_the_floor(
         "sld_mom_beta": beta,
     }
     try:
-        steering, floor = resolved(
+        _, steering, floor = resolved(
             safety(minimum), steps=steps, scheduler=scheduler, guidance=guidance, **numbers
         )
     except (PolicyError, InvalidInput):
@@ -181,7 +134,7 @@ def test_policy_may_require_the_bundles_concept() -> None:
 
 def test_the_adaptive_method_is_above_strong_and_not_above_max() -> None:
     for minimum in ("weak", "medium", "strong"):
-        steering, _ = resolved(safety(minimum), "adaptive")
+        _, steering, _ = resolved(safety(minimum), "adaptive")
         assert np.all(steering.acting == 1.0)
     with pytest.raises(PolicyError, match="adaptive"):
         resolved(safety("max"), "adaptive")

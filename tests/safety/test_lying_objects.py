@@ -20,8 +20,8 @@ from sld_edge.manifest import Policy, Safety
 from sld_edge.plain import plain_list, plain_number, plain_path, plain_text
 from sld_edge.runtime.call import prepare_call
 from sld_edge.runtime.memory_plan import checked_memory
-from sld_edge.runtime.safety import resolve_guard
 from sld_edge.runtime.tokenize import Tokenizer
+from tests.runtime.resolving import resolved
 
 FLOOR = Safety(concept="violence", policy=Policy(minimum="strong", concept="required"))
 
@@ -142,7 +142,8 @@ class Converts:
 
 
 def guard(safety: Any, concepts: Any = None, **sld: Any) -> Any:
-    return resolve_guard(safety, sld, concepts, bundle=FLOOR, evaluations=50)
+    """The guard of a call that the policy accepted."""
+    return resolved(FLOOR, safety, concepts=concepts, **sld)[0]
 
 
 WEAK = {name: SafetyConfig.WEAK[name] for name in SafetyConfig.WEAK}
