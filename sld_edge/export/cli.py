@@ -33,6 +33,7 @@ Examples:
   sld-export ./stable-diffusion-v1-5 bundle --precision fp16 --shape 512x512 --shape 768x512x2
   sld-export ./stable-diffusion-2-1 bundle --height 768 --width 768 --policy-minimum medium
   sld-export ./checkpoint bundle --concept "weapons, blood" --force
+  sld-export ./checkpoint bundle --scheduler dpmpp_2m_karras
   sld-export --verify bundle
   sld-export --build bundle --engine tensorrt-rtx --target sm86,sm89
   sld-export --plan bundle --branches 3
@@ -72,6 +73,8 @@ _PRESETS = ["weak", "medium", "strong", "max"]
               help="Whether a call may choose other concepts; required where there is a minimum.")  # fmt: skip
 @click.option("--policy-unsafe-images", type=click.Choice(["return", "withhold"]), default="return",
               show_default=True, help="Whether flagged pictures are handed out at all.")  # fmt: skip
+@click.option("--scheduler", default="", metavar="NAME",
+              help="Scheduler of calls that do not say (dpmpp_2m_karras); the checkpoint's own otherwise.")  # fmt: skip
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--without-safety-head", is_flag=True,
@@ -189,6 +192,7 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
             concept=options["policy_concept"] or ("free" if minimum == "off" else "required"),
             unsafe_images=options["policy_unsafe_images"],
         ),
+        scheduler=options["scheduler"],
         licence=options["licence"],
         opset=options["opset"],
         safety_head=not options["without_safety_head"],

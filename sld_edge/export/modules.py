@@ -53,11 +53,13 @@ class PixelDecoder(nn.Module):
         self.post_quant_conv = vae.post_quant_conv
         self.decoder = vae.decoder
         self.scaling_factor = float(vae.config.scaling_factor)
-        self.shift_factor = float(getattr(vae.config, "shift_factor", None) or 0.0)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """As ``VaeImageProcessor`` does: x/2 + 1/2, clipped, times 255, rounded half to even."""
-        hidden = latents / self.scaling_factor + self.shift_factor
+        """As ``VaeImageProcessor`` does: x/2 + 1/2, clipped, times 255, rounded half to even.
+
+        The VAE's ``shift_factor`` is not used: Stable Diffusion's pipelines do not either.
+        """
+        hidden = latents / self.scaling_factor
         hidden = hidden.to(self.decoder.conv_in.weight.dtype)
         if self.post_quant_conv is not None:
             hidden = self.post_quant_conv(hidden)

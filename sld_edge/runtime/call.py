@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ def prepare_call(
     height: int | None = None,
     width: int | None = None,
     num_images_per_prompt: int = 1,
-    num_inference_steps: int = 50,
+    num_inference_steps: int | None = None,
     guidance_scale: float = 7.5,
     eta: float = 0.0,
     generator: Any = None,
@@ -59,8 +59,11 @@ def prepare_call(
     scheduler: str | None = None,
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
+    scheduler_config: Mapping[str, Any] | None = None,
 ) -> Call:
     """Check and resolve the arguments of :meth:`sld_edge.SafePipeline.__call__`; no network is touched.
+
+    ``scheduler_config`` stands in the place of the bundle's own.
 
     Raises:
         InvalidInput: an argument is wrong.
@@ -84,7 +87,7 @@ def prepare_call(
     bundle.graph("unet", height=request.height, width=request.width)
     schedule = build_schedule(
         scheduler,
-        manifest.scheduler,
+        manifest.scheduler if scheduler_config is None else scheduler_config,
         steps=num_inference_steps,
         eta=eta,
         timesteps=timesteps,

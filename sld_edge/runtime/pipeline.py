@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,10 +15,18 @@ from typing import Any
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.tensorrt.library import LIBRARIES
-from sld_edge.errors import BundleError
+from sld_edge.errors import BundleError, InvalidInput
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.denoise import Denoiser
+from sld_edge.runtime.diffusers_names import (
+    SchedulerInUse,
+    check_foreign,
+    check_part,
+    config_of_scheduler,
+    missing_attribute,
+    step_callback,
+)
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks, advance_for
@@ -27,6 +36,7 @@ from sld_edge.runtime.output import output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
+from sld_edge.runtime.schedulers import build_schedule, configured_for
 from sld_edge.runtime.tokenize import Tokenizer
 
 logger = logging.getLogger("sld_edge")
@@ -57,6 +67,8 @@ class SafePipeline:
         self._tokenizer = Tokenizer(bundle)
         self._context = self._new_context()
         self._progress: bool | None = None
+        self._concept: str | Sequence[str] | None = None
+        self._scheduler: Mapping[str, Any] | None = None
         # Device memory does not go with the objects that hold its address; nobody has to remember to close.
         weakref.finalize(self, self._networks.release)
 
@@ -140,7 +152,7 @@ class SafePipeline:
         prompt: str | Sequence[str],
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 7.5,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
@@ -164,21 +176,27 @@ class SafePipeline:
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         progress: bool | None = None,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
+        **others: Any,
     ) -> Any:
         """Make images. Arguments up to ``sld_mom_beta`` are those of diffusers' Safe pipeline.
 
         Args:
-            prompt: One text or a list of them.
+            prompt: One text or a list of them; a text may be empty.
             height, width: Pixels; the bundle's first size when left out. It has graphs for listed sizes only.
-            num_inference_steps: Denoising steps, 1 to the number of training steps.
-            guidance_scale: s_g, above 0.
+            num_inference_steps: Denoising steps, 1 to the number of training steps; 50 when left out, or the most
+                that the scheduler takes where those are fewer.
+            guidance_scale: s_g, above 0 and up to 1000.
             negative_prompt: One text for all prompts or one for each; works together with safety.
             num_images_per_prompt: Images for each prompt, next to each other in the result.
-            eta: DDIM's η, 0 to 1; other schedulers ignore it.
+            eta: DDIM's η and TCD's γ, 0 to 1; other schedulers ignore it.
             generator: :class:`~sld_edge.Generator`, a seed, a torch generator, or a list with one for each
                 image; one for all draws the whole batch at once, as in diffusers.
             latents: Starting noise ``[B, C, h, w]`` of unit variance instead of a drawn one.
-            output_type: ``"pil"`` or ``"np"``.
+            output_type: ``"pil"``, ``"np"`` (``[B, H, W, 3]`` in 0 … 1), ``"pt"`` (``[B, 3, H, W]``, needs torch) or
+                ``"latent"`` (float32 ``[B, C, h, w]``; the safety head judges its picture all the same, and flagged
+                latents are zeros).
             return_dict: False gives diffusers' tuple.
             callback: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
             callback_steps: Call it at every so many steps.
@@ -192,6 +210,10 @@ class SafePipeline:
             scheduler: Name of another scheduler than the checkpoint's (``"dpmpp_2m_karras"``).
             timesteps, sigmas: A custom schedule, for schedulers that take one.
             progress: Show a progress bar; by default only on a terminal.
+            callback_on_step_end: Called as ``callback(pipe, step, timestep, {"latents": array})`` after every network
+                evaluation; it may look at the latents, changing them is an error.
+            callback_on_step_end_tensor_inputs: ``["latents"]`` or nothing.
+            others: Further arguments of diffusers' pipelines; any that asks for something is refused by name.
 
         Returns:
             :class:`~sld_edge.runtime.output.SafeOutput`, or a tuple.
@@ -201,8 +223,17 @@ class SafePipeline:
             PolicyError: the bundle's policy forbids it.
             EngineError: an engine failed, or the result is not finite. No image is returned then.
         """
+        if callback_on_step_end is not None:
+            if callback is not None:
+                raise InvalidInput(
+                    "callback and callback_on_step_end were given together", hint="use one of them"
+                )
+            callback = step_callback(
+                self, callback_on_step_end, callback_on_step_end_tensor_inputs
+            )
         with self._observer.stage("tokenise"):
             call = self._prepared(
+                **others,
                 prompt=prompt,
                 negative_prompt=negative_prompt,
                 height=height,
@@ -234,7 +265,7 @@ class SafePipeline:
         final = self._denoise(call, callback, progress)
         with self._observer.stage("pictures"):
             pixels, flags = pictures_from_latents(self._networks, final)
-        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags)
+        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags, latents=final)
         return output if return_dict else output.to_tuple()
 
     def check(self, prompt: str | Sequence[str], **arguments: Any) -> None:
@@ -248,6 +279,53 @@ class SafePipeline:
             InvalidInput, PolicyError: what the call itself would raise.
         """
         self._prepared(prompt=prompt, **arguments)
+
+    @property
+    def safety_concept(self) -> str | Sequence[str]:
+        """What calls suppress that do not say: the bundle's concept, or what was set here.
+
+        Raises:
+            InvalidInput: on setting, it is empty, no text, or does not fit.
+            PolicyError: on setting, the bundle's policy fixes its own concept.
+        """
+        return self.bundle.manifest.safety.concept if self._concept is None else self._concept
+
+    @safety_concept.setter
+    def safety_concept(self, value: str | Sequence[str]) -> None:
+        if value is None:
+            raise InvalidInput(
+                "the safety concept is empty",
+                value=value,
+                hint='describe what to suppress; safety="off" in a call is the only way to turn SLD off',
+            )
+        self.check("", safety_concept=value)
+        self._concept = value
+
+    @property
+    def scheduler(self) -> SchedulerInUse:
+        """The scheduler of calls that do not say. Set it by name or to a scheduler of diffusers.
+
+        Raises:
+            InvalidInput: on setting, there is no such scheduler here, or an option of it is not supported.
+        """
+        config = dict(self._scheduler or self.bundle.manifest.scheduler)
+        return SchedulerInUse(name=build_schedule(None, config).name, config=config)
+
+    @scheduler.setter
+    def scheduler(self, value: Any) -> None:
+        if isinstance(value, str):
+            config = configured_for(value, self._scheduler or self.bundle.manifest.scheduler)
+        else:
+            config = config_of_scheduler(value)
+        build_schedule(None, config)
+        self._scheduler = config
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_part(name)
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        raise missing_attribute(name)
 
     @property
     def engines(self) -> dict[str, str]:
@@ -292,7 +370,17 @@ class SafePipeline:
         return ContextEncoder(self.bundle.graph("text"), text)
 
     def _prepared(self, **arguments: Any) -> Call:
-        return prepare_call(self.bundle, self._tokenizer, **arguments)
+        known = list(signature(prepare_call).parameters)[2:-1]
+        check_foreign(
+            {name: arguments.pop(name) for name in set(arguments) - set(known)}, ", ".join(known)
+        )
+        safety = arguments.get("safety")
+        off = isinstance(safety, str) and safety.strip().lower() == "off"
+        if arguments.get("safety_concept") is None and not off:
+            arguments["safety_concept"] = self._concept
+        return prepare_call(
+            self.bundle, self._tokenizer, **arguments, scheduler_config=self._scheduler
+        )
 
     def _denoise(
         self,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import InvalidInput, MissingDependency
 from sld_edge.manifest import Manifest
 from sld_edge.runtime.checks import real_number, whole_number
 from sld_edge.runtime.noise import Generator, random_seed
 
-OUTPUT_TYPES = ("pil", "np")
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+#: Far above any sense; prompts of I2P come with up to 255.
+MOST_GUIDANCE = 1000.0
 _MOST_IMAGES = 1024
 
 
@@ -74,13 +77,19 @@ def request_from_call(
     height = first.height if height is None else whole_number("height", height, low=1)
     width = first.width if width is None else whole_number("width", width, low=1)
     scale = real_number("guidance_scale", guidance_scale, "a number above 0, usually 5 to 15")
-    if not 0.0 < scale <= 100.0:
+    if not 0.0 < scale <= MOST_GUIDANCE:
         raise InvalidInput(
-            "guidance_scale is out of range", value=scale, hint="use a number above 0 and up to 100"
+            "guidance_scale is out of range",
+            value=scale,
+            hint=f"use a number above 0 and up to {MOST_GUIDANCE:g}",
         )
     if output_type not in OUTPUT_TYPES:
         raise InvalidInput(
-            "unknown output_type", value=output_type, hint=f"use {' or '.join(OUTPUT_TYPES)}"
+            "unknown output_type", value=output_type, hint=f"use {', '.join(OUTPUT_TYPES)}"
+        )
+    if output_type == "pt" and find_spec("torch") is None:
+        raise MissingDependency(
+            'output_type "pt" needs torch, which is not installed', hint='use "np"'
         )
     factor = manifest.model.vae_scale_factor
     shape = (batch, manifest.model.latent_channels, height // factor, width // factor)
