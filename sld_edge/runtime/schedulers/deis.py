@@ -6,6 +6,8 @@ predictions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,12 +19,14 @@ from sld_edge.runtime.schedulers.table import Table, noise_prediction, pushed, s
 
 
 def deis_path(s: Settings, steps: int) -> SigmaPath:
-    """Levels of a run; they never reach σ = 0, whatever the file says."""
+    """Levels of a run; they never reach σ = 0."""
+    s = replace(s, final_sigmas_type="sigma_min")
     return whole_sigma_path(s, train_sigmas(alphas_cumprod(s)), steps, curve_ends_itself=True)
 
 
 def deis_table(s: Settings, path: SigmaPath) -> Table:
     """The state remembers the ``solver_order − 1`` noise predictions before this one."""
+    s = replace(s, final_sigmas_type="sigma_min")
     count = len(path.timesteps)
     alphas, vp_sigmas = vp_levels(path.sigmas)
     x, history, out = symbols(s.solver_order - 1)

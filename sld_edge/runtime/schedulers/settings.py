@@ -83,6 +83,8 @@ class Resolved:
     def record(self) -> dict[str, Any]:
         """The resolved settings as JSON-able values, for the record of an image."""
         known = {f.name for f in fields(Settings)} & self.family.keys
+        if self.family.name != "ddpm":
+            known.discard("variance_type")
         record: dict[str, Any] = {"_class_name": self.family.class_name}
         for key in sorted(known):
             value = getattr(self.settings, key)

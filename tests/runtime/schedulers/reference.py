@@ -67,6 +67,8 @@ CLASSES = {
 }
 #: Those that predict no data: their diffusers classes refuse ``prediction_type`` "sample".
 NO_DATA = ("pndm", "euler_ancestral", "kdpm2", "dpmpp_sde", "edm")
+#: Steps of more float32 operations than one: diffusers' own rounding grows with them.
+LONG = ("heun", "kdpm2", "dpmpp_3", "dpmpp_sde", "edm")
 #: What a name adds to the checkpoint's configuration.
 ADDED: dict[str, dict[str, Any]] = {
     "_karras": {"use_karras_sigmas": True},
@@ -250,7 +252,7 @@ def compare(
     """Run both and return our schedule and the largest |difference| / max|x| over all steps.
 
     Asserts on the way that timesteps are equal and that every step agrees: to 1e-9 with both sides
-    in float64, to 1e-5 with both in float32 and diffusers untouched.
+    in float64, to 1e-5 (5e-5 where a step is long) with both in float32 and diffusers untouched.
     """
     with quiet(), exact_functions() if double else nullcontext():
         scheduler = diffusers_scheduler(name, config)
@@ -266,7 +268,9 @@ def compare(
     ours = build_schedule(name, config, steps=steps, eta=eta, timesteps=timesteps, sigmas=sigmas)
     theirs = scheduler.timesteps.double().numpy()
     assert ours.timesteps.shape == theirs.shape
-    if double or not scheduler.timesteps.is_floating_point():
+    if double and name.endswith("_beta"):  # quantiles of another library, right to the last digit or two
+        assert np.allclose(ours.timesteps, theirs, rtol=1e-10, atol=1e-9), "timesteps differ"
+    elif double or not scheduler.timesteps.is_floating_point():
         assert ours.timesteps.tolist() == theirs.tolist(), "timesteps differ"
     else:  # found from sigmas, whose last bit depends on the CPU
         assert np.allclose(ours.timesteps, theirs, rtol=1e-6, atol=1e-3), "timesteps differ"
@@ -275,7 +279,7 @@ def compare(
     rng = np.random.default_rng(seed)
     predict = network(seed)
     dtype = np.float64 if double else np.float32
-    limit = limit or (1e-9 if double else 1e-5)
+    limit = limit or (1e-9 if double else 5e-5 if name.startswith(LONG) else 1e-5)
     x0 = rng.standard_normal(SHAPE) * ours.init_noise_sigma
     noises = rng.standard_normal((ours.evaluations, *SHAPE))
     given = Noises(noises)
