@@ -43,7 +43,10 @@ def _instance_norm_of_groups(graph: Any, node: Any, name: str) -> list[Any]:
     def constant(what: str, values: Any) -> Any:
         tensor = ir.tensor(np.ascontiguousarray(values), name=f"{name}_{what}")
         value = ir.Value(
-            name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=tensor.name,
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
         )
         graph.register_initializer(value)
         return value

@@ -29,9 +29,7 @@ def no_checkpoint(path: Path) -> InvalidInput:
     """The error for a path that is no folder with a ``model_index.json``."""
     if path.is_file():
         kind, hint = _file_kind(path)
-        return InvalidInput(
-            f"{kind}, not a folder in diffusers layout", value=str(path), hint=hint
-        )
+        return InvalidInput(f"{kind}, not a folder in diffusers layout", value=str(path), hint=hint)
     if not path.exists():
         return InvalidInput(*_absent(path))
     kind, hint = _folder_kind(path)
@@ -131,7 +129,11 @@ def _folder_kind(folder: Path) -> tuple[str, str]:
                 f"name the folder that holds {_FIRST}"
             )
     nested = next(
-        (found for depth in ("*", "*/*", "*/*/*") for found in sorted(folder.glob(f"{depth}/{_FIRST}"))),
+        (
+            found
+            for depth in ("*", "*/*", "*/*/*")
+            for found in sorted(folder.glob(f"{depth}/{_FIRST}"))
+        ),
         None,
     )
     if nested is not None:

@@ -40,7 +40,9 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("-o", "--out", default="out", type=click.Path(path_type=Path), show_default=True,
               help="Folder the pictures go to; existing ones are never overwritten.")  # fmt: skip
 @click.option("-n", "--negative-prompt", help="What the pictures should not show.")
-@click.option("--steps", type=int, help="Denoising steps; 50, or the most that the scheduler takes.")
+@click.option(
+    "--steps", type=int, help="Denoising steps; 50, or the most that the scheduler takes."
+)
 @click.option("--guidance-scale", default=7.5, show_default=True, help="Prompt guidance.")
 @click.option("--eta", default=0.0, show_default=True, help="DDIM's eta and TCD's gamma, 0 to 1.")
 @click.option("--scheduler", help="Another scheduler than the checkpoint's, e.g. dpmpp_2m_karras.")

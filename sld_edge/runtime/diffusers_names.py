@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,10 @@ _EXPORT = "change the checkpoint with diffusers, save_pretrained it, and export 
 
 #: Arguments of diffusers' calls → values that ask for nothing, and what to do instead of the others.
 _ARGUMENTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
-    "prompt_embeds": ((None,), "the text graph takes tokens, not embeddings: give the text as prompt="),
+    "prompt_embeds": (
+        (None,),
+        "the text graph takes tokens, not embeddings: give the text as prompt=",
+    ),
     "negative_prompt_embeds": (
         (None,),
         "the text graph takes tokens, not embeddings: give the text as negative_prompt=",
@@ -68,15 +72,21 @@ _METHODS: Final = {
 }
 
 
-def check_foreign(arguments: Mapping[str, Any], known: object) -> None:
+def check_foreign(arguments: Mapping[str, Any], known: Collection[str]) -> None:
     """Refuse arguments that the call does not have, but for values that ask for nothing.
+
+    Args:
+        arguments: What was given beside the call's own.
+        known: The call's own.
 
     Raises:
         InvalidInput: naming the first of them, and the alternative.
     """
-    for name, value in arguments.items():
+    for name, value in sorted(arguments.items()):
         if name not in _ARGUMENTS:
-            raise InvalidInput(f"the call has no argument {name}", value=value, hint=f"it has {known}")
+            close = get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else "see help(SafePipeline.__call__)"
+            raise InvalidInput(f"the call has no argument {name}", value=value, hint=hint)
         neutral, hint = _ARGUMENTS[name]
         if not any(value is one or (type(value) is type(one) and value == one) for one in neutral):
             raise InvalidInput(f"{name} is not supported", value=value, hint=hint)

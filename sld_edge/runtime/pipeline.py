@@ -228,9 +228,7 @@ class SafePipeline:
                 raise InvalidInput(
                     "callback and callback_on_step_end were given together", hint="use one of them"
                 )
-            callback = step_callback(
-                self, callback_on_step_end, callback_on_step_end_tensor_inputs
-            )
+            callback = step_callback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         with self._observer.stage("tokenise"):
             call = self._prepared(
                 **others,
@@ -299,7 +297,7 @@ class SafePipeline:
                 hint='describe what to suppress; safety="off" in a call is the only way to turn SLD off',
             )
         self.check("", safety_concept=value)
-        self._concept = value
+        self._concept = value if isinstance(value, str) else tuple(value)
 
     @property
     def scheduler(self) -> SchedulerInUse:
@@ -370,10 +368,8 @@ class SafePipeline:
         return ContextEncoder(self.bundle.graph("text"), text)
 
     def _prepared(self, **arguments: Any) -> Call:
-        known = list(signature(prepare_call).parameters)[2:-1]
-        check_foreign(
-            {name: arguments.pop(name) for name in set(arguments) - set(known)}, ", ".join(known)
-        )
+        known = set(signature(prepare_call).parameters) - {"bundle", "scheduler_config"}
+        check_foreign({name: arguments.pop(name) for name in arguments.keys() - known}, known)
         safety = arguments.get("safety")
         off = isinstance(safety, str) and safety.strip().lower() == "off"
         if arguments.get("safety_concept") is None and not off:

@@ -114,7 +114,9 @@ def singlestep_table(s: Settings, path: SigmaPath, levels: Levels) -> Table:
         base = x if order == 1 else start
         step = levels.step(s, first, i + 1, first)
         places = levels.lambdas[first + 1 : i + 1] - levels.lambdas[first]
-        rows.append([step.within(base, known[:order][::-1], places), *pushed(history, known[0]), base])
+        rows.append(
+            [step.within(base, known[:order][::-1], places), *pushed(history, known[0]), base]
+        )
         noise[i] = step.noise()
     return Table(path.timesteps, np.ones(count), np.array(rows), noise, 1.0)
 
@@ -173,10 +175,13 @@ class _Step:
         """
         if self._h == 0.0:
             return x
-        value, slopes = known[0], [
-            (later - known[0]) / (place / self._h)
-            for later, place in zip(known[1:], places, strict=True)
-        ]
+        value, slopes = (
+            known[0],
+            [
+                (later - known[0]) / (place / self._h)
+                for later, place in zip(known[1:], places, strict=True)
+            ],
+        )
         if len(slopes) < 2:
             return self._moved(x, [value, *slopes])
         if not self._heun:  # of third order with the later slope alone

@@ -49,7 +49,9 @@ def edm_euler_table(s: Settings, steps: int) -> Table:
         [x + (path.sigmas[i + 1] / path.sigmas[i] - 1.0) * (x - _data(s, x, out, path.sigmas[i]))]
         for i in range(steps)
     ]
-    return _scaled(s, path, Table(path.timesteps, np.ones(steps), np.array(rows), np.zeros(steps), 1.0))
+    return _scaled(
+        s, path, Table(path.timesteps, np.ones(steps), np.array(rows), np.zeros(steps), 1.0)
+    )
 
 
 def edm_dpm_table(s: Settings, steps: int) -> Table:

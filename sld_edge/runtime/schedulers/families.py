@@ -171,7 +171,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         Family(
             name="tcd",
             class_name="TCDScheduler",
-            keys=_COMMON | _DISTILLED | {"set_alpha_to_one"},
+            keys=_COMMON | _DISTILLED,
             defaults={**_K_BETAS, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"},
             custom=frozenset({"timesteps"}),
         ),

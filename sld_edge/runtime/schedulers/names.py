@@ -89,7 +89,7 @@ def family_from_name(name: str | None, config: Mapping[str, Any]) -> tuple[Famil
     Raises:
         InvalidInput: No such scheduler here.
     """
-    hint = f"use one of {', '.join(scheduler_names())}"
+    hint = f"use one of {', '.join(sorted(_BASES))}; many take _karras, _exponential or _beta"
     asked = config.get("_class_name") if name is None else name
     if not isinstance(asked, str) or _key(asked) not in _BY_KEY:
         if name is None:

@@ -66,7 +66,9 @@ def ddpm_table(s: Settings, steps: int, timesteps: NDArray[np.float64] | None) -
     return Table(timesteps, np.ones(len(rows)), np.array(rows), np.array(noise), 1.0)
 
 
-def tcd_table(s: Settings, steps: int, gamma: float, timesteps: NDArray[np.float64] | None) -> Table:
+def tcd_table(
+    s: Settings, steps: int, gamma: float, timesteps: NDArray[np.float64] | None
+) -> Table:
     """Trajectory consistency distillation (arXiv 2402.19159, algorithm 4); γ = ``gamma`` is its noise.
 
     A step goes down to (1 − γ) of the next timestep, in whole timesteps, and up again with fresh noise.

@@ -134,7 +134,11 @@ def dpm_sde_table(s: Settings, steps: int) -> Table:
 
 
 def _table(
-    s: Settings, path: SigmaPath, second: _Middles, rows: list[list[Row]], noise: NDArray[np.float64]
+    s: Settings,
+    path: SigmaPath,
+    second: _Middles,
+    rows: list[list[Row]],
+    noise: NDArray[np.float64],
 ) -> Table:
     """First and second evaluations in turn, the last step having one only."""
     levels = np.empty(len(rows))

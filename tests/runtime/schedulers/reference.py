@@ -84,6 +84,7 @@ def quiet() -> Iterator[None]:
     """Hold back warnings about diffusers' own code."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation")
+        warnings.filterwarnings("ignore", message="__array_wrap__ must accept")
         warnings.filterwarnings("ignore", message="algorithm_type .* is deprecated")
         yield
 
@@ -93,7 +94,9 @@ def class_of(name: str) -> Any:
     if name != "DPMSolverSDEScheduler":
         return getattr(diffusers, name)
     sys.modules.setdefault("torchsde", types.ModuleType("torchsde"))
-    return importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde").DPMSolverSDEScheduler
+    return importlib.import_module(
+        "diffusers.schedulers.scheduling_dpmsolver_sde"
+    ).DPMSolverSDEScheduler
 
 
 def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
@@ -268,7 +271,9 @@ def compare(
     ours = build_schedule(name, config, steps=steps, eta=eta, timesteps=timesteps, sigmas=sigmas)
     theirs = scheduler.timesteps.double().numpy()
     assert ours.timesteps.shape == theirs.shape
-    if double and name.endswith("_beta"):  # quantiles of another library, right to the last digit or two
+    if double and name.endswith(
+        "_beta"
+    ):  # quantiles of another library, right to the last digit or two
         assert np.allclose(ours.timesteps, theirs, rtol=1e-10, atol=1e-9), "timesteps differ"
     elif double or not scheduler.timesteps.is_floating_point():
         assert ours.timesteps.tolist() == theirs.tolist(), "timesteps differ"

@@ -106,9 +106,7 @@ def _run(schedule: Schedule, x: Any, answer: Any, noise: Any = None) -> Any:
 
 #: Schedulers whose last step lands on the data prediction: the final sigma is 0.
 LANDING = [
-    name
-    for name in scheduler_names()
-    if not name.startswith(("pndm", "lcm", "tcd", "deis", "edm"))
+    name for name in scheduler_names() if not name.startswith(("pndm", "lcm", "tcd", "deis", "edm"))
 ]
 
 

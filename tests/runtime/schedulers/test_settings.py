@@ -67,14 +67,27 @@ def test_none_is_the_checkpoints_own() -> None:
     assert build_schedule("DPM++ 2M", own, steps=4).name == "dpmpp_2m_karras"
 
 
-@pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("own", CLASSES)
+#: Files that diffusers itself cannot read for that class: a sigma of null, and σ = 0 at full order.
+_NULL_SIGMAS = [(own, name) for own in ("euler", "unipc") for name in ("edm_euler", "edm_dpmpp_2m")]
+_UNREADABLE = [*_NULL_SIGMAS, ("dpmpp_2s", "unipc")]
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [(own, name) for own in CLASSES for name in CLASSES if (own, name) not in _UNREADABLE],
+)
 def test_a_saved_configuration_means_what_it_means_to_diffusers(own: str, name: str) -> None:
     """Every file a class writes, read for every other class."""
     with quiet():
         changed = {} if own.startswith("edm") else {"beta_end": 0.015}
         written = class_of(CLASSES[own])(**changed).to_json_string()
     config = json.loads(written)
+    if own == "deis" and "dpmpp_2" in name:
+        # Its algorithm has another name there, which these classes translate and then refuse for sigma 0.
+        with quiet(), pytest.raises(ValueError, match="final_sigmas_type"):
+            diffusers_scheduler(name, config)
+        assert build_schedule(name, config, steps=8).config["algorithm_type"] == "dpmsolver++"
+        return
     theirs = diffusers_scheduler(name, config).config
     ours = build_schedule(name, config, steps=8).config
     ours.pop("forced", None)
@@ -84,6 +97,8 @@ def test_a_saved_configuration_means_what_it_means_to_diffusers(own: str, name: 
         expected = theirs.get(key)
         if expected == -math.inf:
             expected = None
+        if key == "variance_type" and expected is None:
+            expected = "fixed_small"  # what DDPM's code makes of none
         assert value == expected, key
     compare(name, config, steps=8)
 
@@ -95,11 +110,11 @@ SIBLINGS: list[tuple[str, dict[str, Any], str]] = [
     ("dpmpp_2m", {"solver_type": "bh1"}, "unipc"),
     ("dpmpp_2m", {"solver_type": "heun"}, "unipc"),
     ("dpmpp_2m", {"solver_type": "heun"}, "deis"),
-    ("dpmpp_2m", {"algorithm_type": "deis", "solver_type": "logrho"}, "dpmpp_2s"),
+    ("dpmpp_2m", {"solver_type": "logrho"}, "dpmpp_2s"),
     ("deis", {"solver_type": "bh1"}, "unipc"),
-    ("deis", {"solver_type": "heun", "algorithm_type": "dpmsolver++"}, "dpmpp_2m"),
-    ("deis", {"algorithm_type": "dpmsolver"}, "dpmpp_2m"),
-    ("dpmpp_2s", {"algorithm_type": "deis", "solver_type": "bh2"}, "dpmpp_2m"),
+    ("deis", {"solver_type": "heun", "final_sigmas_type": "sigma_min"}, "dpmpp_2m"),
+    ("deis", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}, "dpmpp_2m"),
+    ("dpmpp_2s", {"solver_type": "bh2"}, "dpmpp_2m"),
     ("ddim", {"solver_type": "heun"}, "dpmpp_2m"),
     ("euler", {"use_beta_sigmas": True}, "heun"),
     ("dpmpp_2m", {"use_lu_lambdas": True}, "euler"),
@@ -226,7 +241,9 @@ def test_a_configuration_without_sense_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["heun9000", "", "ddim karras", "++", 3, "SASolverScheduler", "euler_lu"])
+@pytest.mark.parametrize(
+    "name", ["heun9000", "", "ddim karras", "++", 3, "SASolverScheduler", "euler_lu"]
+)
 def test_unknown_names_are_answered_with_the_known(name: Any) -> None:
     with pytest.raises(InvalidInput, match="euler_ancestral"):
         build_schedule(name, SD15, steps=3)
@@ -238,7 +255,7 @@ def test_an_unsupported_checkpoint_scheduler_is_answered_with_the_known(config: 
         build_schedule(None, config, steps=3)
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1001, 10**6, True, 5.0, math.nan, None, "20", [5]])
+@pytest.mark.parametrize("steps", [0, -1, 1001, 10**6, True, 5.0, math.nan, "20", [5]])
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "lcm"])
 def test_steps_outside_sense(name: str, steps: Any) -> None:
     with pytest.raises(InvalidInput, match="num_inference_steps"):
