@@ -1,4 +1,4 @@
-"""What callers of diffusers' pipelines name and a :class:`~sld_edge.SafePipeline` has not: each is one line with the way out."""
+"""What callers of diffusers' pipelines name and ours has not or has otherwise: each is one line with the way out."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def step_callback(
 
     def callback(step: int, timestep: float, latents: Floats) -> None:
         before = latents.copy()
-        given = {name: latents for name in names}
+        given = dict.fromkeys(names, latents)
         returned = function(pipeline, step, timestep, given)
         kept = returned if isinstance(returned, Mapping) else {}
         for array in (latents, kept.get("latents", latents)):

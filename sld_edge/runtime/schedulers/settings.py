@@ -121,12 +121,15 @@ _ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
     "edm_dpmpp_2m": ("dpmsolver++", "sde-dpmsolver++"),
     "deis": ("deis",),
 }
+_DPM_SIBLINGS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
+    "deis": "dpmsolver++",
+}
 #: What a class makes of the value of a sibling; any other value is an error there too.
 _SIBLINGS: Final[Mapping[str, Mapping[str, str]]] = {
-    **dict.fromkeys(
-        ("dpmpp_2m", "dpmpp_2s", "edm_dpmpp_2m"),
-        {"logrho": "midpoint", "bh1": "midpoint", "bh2": "midpoint", "deis": "dpmsolver++"},
-    ),
+    "dpmpp_2m": _DPM_SIBLINGS,
+    "dpmpp_2s": _DPM_SIBLINGS,
+    "edm_dpmpp_2m": _DPM_SIBLINGS,
     "deis": {
         **dict.fromkeys(("midpoint", "heun", "bh1", "bh2"), "logrho"),
         **dict.fromkeys(("dpmsolver", "dpmsolver++"), "deis"),

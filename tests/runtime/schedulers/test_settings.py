@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -57,6 +59,16 @@ def test_names_are_canonical() -> None:
     names = scheduler_names()
     assert list(names) == sorted(set(names))
     assert [build_schedule(name, SD15, steps=4).name for name in names] == list(names)
+
+
+def test_the_readme_names_every_scheduler() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    table = text[text.index("| schedulers |") :].split("\n\n")[0]
+    listed = []
+    for line in table.splitlines()[2:]:
+        names, suffixes = (re.findall(r"`(\w+)`", cell) for cell in line.split("|")[1:3])
+        listed += [name + suffix for name in names for suffix in ("", *suffixes)]
+    assert sorted(listed) == list(scheduler_names())
 
 
 def test_none_is_the_checkpoints_own() -> None:
