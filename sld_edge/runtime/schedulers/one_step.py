@@ -17,6 +17,7 @@ from sld_edge.runtime.schedulers.spacing import (
     timesteps_from_sigmas,
 )
 from sld_edge.runtime.schedulers.table import (
+    Row,
     Table,
     data_prediction,
     noise_prediction,
@@ -77,7 +78,8 @@ def tcd_table(
         timesteps = _distilled_timesteps(s, steps)
     bar = alphas_cumprod(s).astype(np.float64)
     x, _, out = symbols(0)
-    rows, noise = [], []
+    rows: list[list[Row]] = []
+    noise: list[float] = []
     ends = np.append(timesteps[1:], 0.0)
     for t, end in zip(timesteps.astype(int), ends, strict=True):
         below = int(np.float32(1 - gamma) * np.float32(end))
@@ -97,7 +99,7 @@ def _distilled_timesteps(s: Settings, steps: int) -> NDArray[np.float64]:
     stride = s.num_train_timesteps // s.original_inference_steps
     distilled = (np.arange(s.original_inference_steps, 0, -1) * stride - 1).astype(np.float64)
     picks = np.floor(np.linspace(0, len(distilled), steps, endpoint=False))
-    return distilled[picks.astype(int)]
+    return np.asarray(distilled[picks.astype(int)])
 
 
 def lcm_table(s: Settings, steps: int, timesteps: NDArray[np.float64] | None) -> Table:
