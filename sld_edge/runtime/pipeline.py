@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -18,15 +18,9 @@ from sld_edge.engines.tensorrt.library import LIBRARIES
 from sld_edge.errors import BundleError, InvalidInput
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
+from sld_edge.runtime.defaults import CallDefaults
 from sld_edge.runtime.denoise import Denoiser
-from sld_edge.runtime.diffusers_names import (
-    SchedulerInUse,
-    check_foreign,
-    check_part,
-    config_of_scheduler,
-    missing_attribute,
-    step_callback,
-)
+from sld_edge.runtime.diffusers_names import check_foreign, step_callback
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks, advance_for
@@ -36,13 +30,12 @@ from sld_edge.runtime.output import output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
-from sld_edge.runtime.schedulers import build_schedule, configured_for
 from sld_edge.runtime.tokenize import Tokenizer
 
 logger = logging.getLogger("sld_edge")
 
 
-class SafePipeline:
+class SafePipeline(CallDefaults):
     """Text → images under Safe Latent Diffusion, from a bundle that ``sld-export`` made.
 
     >>> pipe = SafePipeline.from_pretrained("bundle")                          # doctest: +SKIP
@@ -67,8 +60,6 @@ class SafePipeline:
         self._tokenizer = Tokenizer(bundle)
         self._context = self._new_context()
         self._progress: bool | None = None
-        self._concept: str | Sequence[str] | None = None
-        self._scheduler: Mapping[str, Any] | None = None
         # Device memory does not go with the objects that hold its address; nobody has to remember to close.
         weakref.finalize(self, self._networks.release)
 
@@ -279,53 +270,6 @@ class SafePipeline:
         self._prepared(prompt=prompt, **arguments)
 
     @property
-    def safety_concept(self) -> str | Sequence[str]:
-        """What calls suppress that do not say: the bundle's concept, or what was set here.
-
-        Raises:
-            InvalidInput: on setting, it is empty, no text, or does not fit.
-            PolicyError: on setting, the bundle's policy fixes its own concept.
-        """
-        return self.bundle.manifest.safety.concept if self._concept is None else self._concept
-
-    @safety_concept.setter
-    def safety_concept(self, value: str | Sequence[str]) -> None:
-        if value is None:
-            raise InvalidInput(
-                "the safety concept is empty",
-                value=value,
-                hint='describe what to suppress; safety="off" in a call is the only way to turn SLD off',
-            )
-        self.check("", safety_concept=value)
-        self._concept = value if isinstance(value, str) else tuple(value)
-
-    @property
-    def scheduler(self) -> SchedulerInUse:
-        """The scheduler of calls that do not say. Set it by name or to a scheduler of diffusers.
-
-        Raises:
-            InvalidInput: on setting, there is no such scheduler here, or an option of it is not supported.
-        """
-        config = dict(self._scheduler or self.bundle.manifest.scheduler)
-        return SchedulerInUse(name=build_schedule(None, config).name, config=config)
-
-    @scheduler.setter
-    def scheduler(self, value: Any) -> None:
-        if isinstance(value, str):
-            config = configured_for(value, self._scheduler or self.bundle.manifest.scheduler)
-        else:
-            config = config_of_scheduler(value)
-        build_schedule(None, config)
-        self._scheduler = config
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        check_part(name)
-        super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        raise missing_attribute(name)
-
-    @property
     def engines(self) -> dict[str, str]:
         """What runs each graph and why, one line each; where a device ran the latest loop, how it did."""
         lines = self._networks.lines
@@ -370,13 +314,7 @@ class SafePipeline:
     def _prepared(self, **arguments: Any) -> Call:
         known = set(signature(prepare_call).parameters) - {"bundle", "scheduler_config"}
         check_foreign({name: arguments.pop(name) for name in arguments.keys() - known}, known)
-        safety = arguments.get("safety")
-        off = isinstance(safety, str) and safety.strip().lower() == "off"
-        if arguments.get("safety_concept") is None and not off:
-            arguments["safety_concept"] = self._concept
-        return prepare_call(
-            self.bundle, self._tokenizer, **arguments, scheduler_config=self._scheduler
-        )
+        return prepare_call(self.bundle, self._tokenizer, **self._filled(arguments))
 
     def _denoise(
         self,

@@ -11,6 +11,7 @@ from sld_edge.errors import InvalidInput
 from sld_edge.runtime.schedulers.curves import SUFFIXES
 from sld_edge.runtime.schedulers.families import FAMILIES, Family
 from sld_edge.runtime.schedulers.names import family_from_name
+from sld_edge.runtime.schedulers.siblings import ALGORITHMS, SOLVER_TYPES, translated
 
 MAX_TRAIN_TIMESTEPS: Final = 100_000
 
@@ -107,36 +108,6 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "variance_type": ("fixed_small", "fixed_small_log", "fixed_large"),
     "sigma_schedule": ("karras", "exponential"),
 }
-#: Values of ``solver_type`` and ``algorithm_type`` that a class takes for its own.
-_SOLVER_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "dpmpp_2m": ("midpoint", "heun"),
-    "dpmpp_2s": ("midpoint", "heun"),
-    "edm_dpmpp_2m": ("midpoint", "heun"),
-    "deis": ("logrho",),
-    "unipc": ("bh1", "bh2"),
-}
-_ALGORITHMS: Final[Mapping[str, tuple[str, ...]]] = {
-    "dpmpp_2m": ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver"),
-    "dpmpp_2s": ("dpmsolver++", "dpmsolver", "sde-dpmsolver++"),
-    "edm_dpmpp_2m": ("dpmsolver++", "sde-dpmsolver++"),
-    "deis": ("deis",),
-}
-_DPM_SIBLINGS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
-    "deis": "dpmsolver++",
-}
-#: What a class makes of the value of a sibling; any other value is an error there too.
-_SIBLINGS: Final[Mapping[str, Mapping[str, str]]] = {
-    "dpmpp_2m": _DPM_SIBLINGS,
-    "dpmpp_2s": _DPM_SIBLINGS,
-    "edm_dpmpp_2m": _DPM_SIBLINGS,
-    "deis": {
-        **dict.fromkeys(("midpoint", "heun", "bh1", "bh2"), "logrho"),
-        **dict.fromkeys(("dpmsolver", "dpmsolver++"), "deis"),
-    },
-    "unipc": dict.fromkeys(("midpoint", "heun", "logrho"), "bh2"),
-}
-
 #: What no table can express (thresholding depends on the data) or Stable Diffusion does not use.
 _REFUSED: Final = (
     "thresholding",
@@ -177,7 +148,7 @@ def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
         forced["steps_offset"] = 1
     if values.get("clip_sample", False):
         forced["clip_sample"] = False
-    settings = Settings(**{**values, **_translated(family, values), **forced})
+    settings = Settings(**{**values, **translated(family, values), **forced})
     _check_together(family, settings)
     return Resolved(family=family, settings=settings, forced=forced)
 
@@ -210,20 +181,10 @@ def _asked(name: str | None, config: Mapping[str, Any]) -> tuple[Family, dict[st
     }
     own = next((f for f in FAMILIES.values() if f.class_name == config.get("_class_name")), None)
     if own is not None and own is not family:
-        stated |= _translated(own, {key: stated[key] for key in stated if key in own.keys})
+        stated |= translated(own, {key: stated[key] for key in stated if key in own.keys})
     if not implied.keys().isdisjoint(SUFFIXES):
         stated = {key: value for key, value in stated.items() if key not in SUFFIXES}
     return family, {**stated, **implied}
-
-
-def _translated(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Solver names of a sibling class, mapped the way the family's diffusers class maps them."""
-    known = _SIBLINGS.get(family.name, {})
-    return {
-        key: known[value]
-        for key in ("solver_type", "algorithm_type")
-        if isinstance(value := values.get(key), str) and value in known
-    }
 
 
 def _checked(key: str, value: Any) -> Any:
@@ -307,12 +268,12 @@ def _check_solver(family: Family, s: Settings) -> None:
         raise InvalidInput(
             "scheduler setting solver_order", value=s.solver_order, hint="use 1 to 3"
         )
-    types = _SOLVER_TYPES[family.name]
+    types = SOLVER_TYPES[family.name]
     if s.solver_type not in types:
         raise InvalidInput(
             "scheduler setting solver_type", value=s.solver_type, hint=f"use {' or '.join(types)}"
         )
-    algorithms = _ALGORITHMS.get(family.name, (s.algorithm_type,))
+    algorithms = ALGORITHMS.get(family.name, (s.algorithm_type,))
     if s.algorithm_type not in algorithms:
         raise InvalidInput(
             "scheduler setting algorithm_type",

@@ -112,7 +112,11 @@ def test_a_saved_configuration_means_what_it_means_to_diffusers(own: str, name: 
         if key == "variance_type" and expected is None:
             expected = "fixed_small"  # what DDPM's code makes of none
         assert value == expected, key
-    if own in ("dpmpp_2m", "unipc", "edm_euler"):  # the files that say most; the others' tables are seen elsewhere
+    if own in (
+        "dpmpp_2m",
+        "unipc",
+        "edm_euler",
+    ):  # the files that say most; the others' tables are seen elsewhere
         compare(name, config, steps=5)
 
 
