@@ -141,7 +141,7 @@ def _folder_kind(folder: Path) -> tuple[str, str]:
     single = [file for file in files if file.suffix in _WEIGHTS]
     if single:
         return f"; it holds a checkpoint of one file, {single[0].name}", _CONVERT
-    return ("", "") if names else ("; the folder is empty", "")
+    return ("", "") if entries else ("; the folder is empty", "")
 
 
 def _kinds(files: Iterable[Path]) -> set[str]:
