@@ -34,6 +34,15 @@ from sld_edge.runtime.tokenize import Tokenizer
 
 logger = logging.getLogger("sld_edge")
 
+#: Arguments of a call that change nothing about what is made.
+_NOT_JUDGED = {
+    "return_dict",
+    "progress",
+    "callback",
+    "callback_on_step_end",
+    "callback_on_step_end_tensor_inputs",
+}
+
 
 class SafePipeline(CallDefaults):
     """Text → images under Safe Latent Diffusion, from a bundle that ``sld-export`` made.
@@ -262,12 +271,13 @@ class SafePipeline(CallDefaults):
 
         Args:
             prompt: As in the call.
-            arguments: The call's other arguments, but for ``return_dict``, ``callback`` and ``progress``.
+            arguments: The call's other arguments; ``return_dict``, ``progress`` and the callbacks are not looked at.
 
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """
-        self._prepared(prompt=prompt, **arguments)
+        judged = {name: value for name, value in arguments.items() if name not in _NOT_JUDGED}
+        self._prepared(prompt=prompt, **judged)
 
     @property
     def engines(self) -> dict[str, str]:
