@@ -60,7 +60,7 @@ def test_what_the_network_is_told_falls_with_the_noise(name: str) -> None:
     """Evaluation by evaluation; a second one in a step may stand at its step's end, to rounding."""
     told = build_schedule(name, SD15, steps=20).timesteps
     assert (np.diff(told) < 0.51).all()
-    assert (np.diff(told[::2]) < 0).all()
+    assert (np.diff(told[::2]) <= 0).all()
     assert told[0] == told.max()
 
 
