@@ -21,6 +21,8 @@ class SldError(Exception):
         line = what if value is _MISSING else f"{what}: {shorten(value)}"
         super().__init__(one_line(f"{line} — {hint}" if hint else line))
         self.what = what
+        #: What and the value, without the hint.
+        self.line = one_line(line)
         self.hint = hint
 
 

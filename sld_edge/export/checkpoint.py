@@ -13,11 +13,21 @@ from typing import Any, Literal
 
 from sld_edge.bundle import sha256_of
 from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
+from sld_edge.export.recognise import lying_beside, no_checkpoint
 from sld_edge.export.supported import check_text, check_unet, check_vae
+from sld_edge.runtime.schedulers import configured_for
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionPipelineSafe")
+#: Pipelines over the same networks. Inpainting has a UNet of its own too, which is refused by its channels.
+_PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionPipelineSafe",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
+)
+_WITHOUT_HEAD = "restore it, or pass --without-safety-head to go on without"
 _WEIGHT_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -40,10 +50,13 @@ class Checkpoint:
     family: str
     unet_config: Mapping[str, Any]
     vae_config: Mapping[str, Any]
+    text_config: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
     feature_extractor_config: Mapping[str, Any]
     prediction_type: PredictionType
     weight_files: tuple[Path, ...]
+    #: What the user should know of it, one line each.
+    notes: tuple[str, ...]
     #: Components whose weights exist as ``….fp16.safetensors`` only.
     variants: Mapping[str, str | None]
 
@@ -60,10 +73,19 @@ class Checkpoint:
         return int(self.unet_config.get("in_channels", 4))
 
     @property
-    def sample_size(self) -> int:
-        """Side of the latents the network was trained on."""
+    def sample_size(self) -> tuple[int, int]:
+        """Height and width of the latents that diffusers makes where a call does not say."""
         size = self.unet_config.get("sample_size") or 64
-        return int(size if isinstance(size, int) else max(size))
+        if not isinstance(size, int):
+            return size[0], size[1]
+        # Old files say 32 where the network was trained on 64, and diffusers knows.
+        old = re.match(r"0\.[0-8]\.", str(self.unet_config.get("_diffusers_version", "")))
+        return (max(size, 64),) * 2 if old else (size, size)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the text encoder has an embedding for."""
+        return int(self.text_config.get("vocab_size", 49408))
 
     @property
     def vae_scale_factor(self) -> int:
@@ -133,20 +155,23 @@ class Checkpoint:
         return network
 
 
-def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
+def open_checkpoint(
+    path: Path, *, need_safety_head: bool = True, scheduler: str = ""
+) -> Checkpoint:
     """Check a diffusers folder.
+
+    Args:
+        path: The folder.
+        need_safety_head: Whether a checkpoint without a safety checker is refused.
+        scheduler: Name of another scheduler than the checkpoint's, for the bundle to have as its own.
 
     Raises:
         InvalidInput: there is no checkpoint at ``path``, or a file of it is missing or damaged.
         UnsupportedCheckpoint: it is one that cannot be exported faithfully.
     """
-    if path.is_file():
-        raise InvalidInput(
-            "the checkpoint is one file, not a folder in diffusers layout",
-            value=str(path),
-            hint="convert it with diffusers' from_single_file(…).save_pretrained(folder)",
-        )
-    index = _json(path / "model_index.json", missing="no diffusers checkpoint here")
+    if not (path / "model_index.json").is_file():
+        raise no_checkpoint(path)
+    index = _json(path / "model_index.json")
     class_name = str(index.get("_class_name"))
     if class_name not in _PIPELINES:
         raise UnsupportedCheckpoint(
@@ -181,17 +206,28 @@ def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
     check_unet(configs["unet"])
     check_text(configs["text_encoder"])
     check_vae(configs["vae"], configs["unet"])
-    scheduler = _json(path / "scheduler" / "scheduler_config.json")
-    prediction = scheduler.get("prediction_type", "epsilon")
+    own = _scheduler(path, index)
+    if scheduler:
+        own = configured_for(scheduler, own)
+    prediction = own.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise UnsupportedCheckpoint("unknown prediction_type", value=prediction)
     components = ["unet", "vae", "text_encoder"]
     processor: dict[str, Any] = {}
     if need_safety_head:
         components.append("safety_checker")
-        _json(path / "safety_checker" / "config.json")
-        processor = _json(path / "feature_extractor" / "preprocessor_config.json")
-    files = {name: _weights(path / name, _WEIGHT_STEMS.get(name, "model")) for name in components}
+        _json(path / "safety_checker" / "config.json", hint=_WITHOUT_HEAD)
+        processor = _json(
+            path / "feature_extractor" / "preprocessor_config.json", hint=_WITHOUT_HEAD
+        )
+    files = {
+        name: _weights(
+            path / name,
+            _WEIGHT_STEMS.get(name, "model"),
+            hint=_WITHOUT_HEAD if name == "safety_checker" else "",
+        )
+        for name in components
+    }
     return Checkpoint(
         path=path,
         name=path.resolve().name,
@@ -200,10 +236,12 @@ def open_checkpoint(path: Path, *, need_safety_head: bool = True) -> Checkpoint:
         family="sd2" if configs["text_encoder"].get("hidden_size", 768) > 768 else "sd1",
         unet_config=configs["unet"],
         vae_config=configs["vae"],
-        scheduler_config=scheduler,
+        text_config=configs["text_encoder"],
+        scheduler_config=own,
         feature_extractor_config=processor,
         prediction_type=prediction,
         weight_files=tuple(file for found, _ in files.values() for file in found),
+        notes=tuple(lying_beside(path)),
         variants={name: variant for name, (_, variant) in files.items()},
     )
 
@@ -214,7 +252,20 @@ def _class_of(index: Mapping[str, Any], component: str) -> object:
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
 
 
-def _weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
+def _scheduler(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """The scheduler's configuration under the class that ``model_index.json`` names, as diffusers reads it.
+
+    The file may have been written by another class, or by the Flax one of the same name.
+    """
+    config = _json(path / "scheduler" / "scheduler_config.json")
+    named = _class_of(index, "scheduler")
+    for name in (named, config.get("_class_name")):
+        if isinstance(name, str):
+            return {**config, "_class_name": name.removeprefix("Flax")}
+    return config
+
+
+def _weights(folder: Path, stem: str, *, hint: str = "") -> tuple[list[Path], str | None]:
     """Weight files of a component and the variant they are stored as; their headers are read."""
     for variant in (None, "fp16"):
         infix = f".{variant}" if variant else ""
@@ -235,7 +286,9 @@ def _weights(folder: Path, stem: str) -> tuple[list[Path], str | None]:
             f"the weights in {folder} are pickles (.bin), which can run code when loaded",
             hint="convert them to safetensors",
         )
-    raise InvalidInput("a weight file is missing", value=_tail(folder / f"{stem}.safetensors"))
+    raise InvalidInput(
+        "a weight file is missing", value=_tail(folder / f"{stem}.safetensors"), hint=hint
+    )
 
 
 def _check_safetensors(file: Path) -> None:
@@ -261,13 +314,12 @@ def _reason(error: Exception, file: Path) -> str:
     return str(error).replace(str(file), file.name)
 
 
-def _json(file: Path, *, missing: str = "") -> dict[str, Any]:
+def _json(file: Path, *, hint: str = "") -> dict[str, Any]:
     try:
         data = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise InvalidInput(
-            missing or "a file of the checkpoint is missing",
-            value=str(file.parent) if missing else _tail(file),
+            "a file of the checkpoint is missing", value=_tail(file), hint=hint
         ) from None
     except OSError as error:
         raise InvalidInput(f"cannot read {file} ({error.strerror})") from None

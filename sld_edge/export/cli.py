@@ -42,6 +42,7 @@ Examples:
   sld-export ./stable-diffusion-v1-5 bundle --precision fp16 --shape 512x512 --shape 768x512x2
   sld-export ./stable-diffusion-2-1 bundle --height 768 --width 768 --policy-minimum medium
   sld-export ./checkpoint bundle --concept "weapons, blood" --force
+  sld-export ./checkpoint bundle --scheduler dpmpp_2m_karras
   sld-export --verify bundle
   sld-export --verify bundle --sign key.pem        (openssl genpkey -algorithm ed25519 -out key.pem makes one)
   sld-export --verify bundle --key key.pub
@@ -77,6 +78,8 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 in
               help="Sign with this Ed25519 private key; with --verify, a bundle that exists.")  # fmt: skip
 @click.option("--key", metavar="KEY",
               help="With --verify: the Ed25519 public key (a file, or its text) that must have signed.")  # fmt: skip
+@click.option("--scheduler", default="", metavar="NAME",
+              help="Scheduler of calls that do not say (dpmpp_2m_karras); the checkpoint's own otherwise.")  # fmt: skip
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--without-safety-head", is_flag=True,
@@ -190,6 +193,7 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         safety_default=default_from_options(options),
         method=options["safety_method"],
         policy=policy_from_options(options),
+        scheduler=options["scheduler"],
         licence=options["licence"],
         opset=options["opset"],
         safety_head=not options["without_safety_head"],

@@ -46,6 +46,7 @@ class ExportConfig:
         safety_default: Preset of calls that do not say.
         method: Method of calls that do not say.
         policy: What the bundle allows its users.
+        scheduler: Name of the bundle's scheduler; empty takes the checkpoint's own.
         licence: Licence of the weights; empty takes what the checkpoint says.
         opset: ONNX operator set, 18 to 23.
         safety_head: Export the checkpoint's safety checker. False goes on without one, visibly.
@@ -64,6 +65,7 @@ class ExportConfig:
     safety_default: PresetName = "medium"
     method: Method = "sld"
     policy: Policy = Policy()
+    scheduler: str = ""
     licence: str = ""
     opset: int = 20
     safety_head: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib.metadata import version
@@ -13,7 +14,7 @@ import msgspec
 
 from sld_edge import __version__
 from sld_edge.bundle import CARD_NAME, MANIFEST_NAME, Bundle, file_from_path
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
 from sld_edge.export.card import card_from_manifest
 from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
 from sld_edge.export.config import ExportConfig
@@ -34,6 +35,8 @@ from sld_edge.manifest import (
 )
 from sld_edge.runtime.schedulers import build_schedule
 from sld_edge.runtime.tokenize import Tokenizer as RuntimeTokenizer
+
+logger = logging.getLogger("sld_edge")
 
 #: Enters a named stage of the work; whoever calls may time or show it.
 Stage = Callable[[str], AbstractContextManager[object]]
@@ -71,9 +74,13 @@ def export_bundle(config: ExportConfig, *, stage: Stage = lambda _: nullcontext(
     out = config.out.absolute()
     with claimed(out, force=config.force) as folder:
         with stage("open checkpoint"):
-            checkpoint = open_checkpoint(config.checkpoint, need_safety_head=config.safety_head)
+            checkpoint = open_checkpoint(
+                config.checkpoint, need_safety_head=config.safety_head, scheduler=config.scheduler
+            )
             shapes = _shapes(config, checkpoint)
-            build_schedule(None, checkpoint.scheduler_config, steps=50)
+            _check_scheduler(checkpoint)
+        for note in checkpoint.notes:
+            logger.warning("%s", note)
         _write(folder, config, checkpoint, shapes, stage)
     return Bundle.open(out)
 
@@ -88,7 +95,9 @@ def _write(
     (folder / "graphs").mkdir()
     with stage("tokenizer"):
         bos, eos, pad, length = write_tokenizer(
-            checkpoint.load_tokenizer(), folder / "tokenizer.json"
+            checkpoint.load_tokenizer(),
+            folder / "tokenizer.json",
+            vocabulary=checkpoint.vocabulary,
         )
     base: dict[str, Any] = {
         "format": FORMAT,
@@ -168,8 +177,8 @@ def _digests(folder: Path) -> dict[str, Any]:
 def _shapes(config: ExportConfig, checkpoint: Checkpoint) -> tuple[Shape, ...]:
     factor = checkpoint.vae_scale_factor
     if not config.shapes:
-        side = checkpoint.sample_size * factor
-        return (Shape(height=side, width=side),)
+        height, width = checkpoint.sample_size
+        return (Shape(height=height * factor, width=width * factor),)
     for shape in config.shapes:
         if shape.height % factor or shape.width % factor:
             raise InvalidInput(
@@ -178,3 +187,14 @@ def _shapes(config: ExportConfig, checkpoint: Checkpoint) -> tuple[Shape, ...]:
                 hint=f"use {shape.height // factor * factor or factor}x{shape.width // factor * factor or factor}",
             )
     return config.shapes
+
+
+def _check_scheduler(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose scheduler would fail at the first call."""
+    try:
+        build_schedule(None, checkpoint.scheduler_config)
+    except InvalidInput as error:
+        raise UnsupportedCheckpoint(
+            f"the checkpoint's own scheduler cannot be used ({error.line})",
+            hint="choose another one with --scheduler NAME, such as dpmpp_2m",
+        ) from None

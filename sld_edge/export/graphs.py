@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.export import Dim
 
+from sld_edge.export.norms import spell_out_group_norms
 from sld_edge.runtime.guidance import Settings, advance
 
 _MOST = 4096
@@ -124,6 +125,7 @@ def _exported(
         )
     assert program is not None
     model = program.model
+    spell_out_group_norms(model)
     model.doc_string = None
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces of the exporting machine

@@ -53,15 +53,15 @@ class PixelDecoder(nn.Module):
         self.post_quant_conv = vae.post_quant_conv
         self.decoder = vae.decoder
         self.scaling_factor = float(vae.config.scaling_factor)
-        self.shift_factor = float(getattr(vae.config, "shift_factor", None) or 0.0)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """As ``VaeImageProcessor`` does: x/2 + 1/2, clipped, times 255, rounded half to even.
 
         Beside the pixels the mean ``[B]`` of the decoder's own values, float32, for the host to judge: NaN and
-        infinity go through a sum, and no compiler can know its result.
+        infinity go through a sum, and no compiler can know its result. The VAE's ``shift_factor`` is not used: Stable
+        Diffusion's pipelines do not either.
         """
-        hidden = latents / self.scaling_factor + self.shift_factor
+        hidden = latents / self.scaling_factor
         hidden = hidden.to(self.decoder.conv_in.weight.dtype)
         if self.post_quant_conv is not None:
             hidden = self.post_quant_conv(hidden)

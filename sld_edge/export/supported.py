@@ -18,6 +18,14 @@ _FOLLOWED = {
     "conv_out_kernel", "in_channels", "out_channels", "time_embedding_dim", "time_embedding_act_fn",
     "mid_block_only_cross_attention", "resnet_skip_time_act",
 }  # fmt: skip
+#: Options that mean nothing unless one of these others is set.
+_CLASSES = ("class_embed_type", "num_class_embeds")
+_INERT: dict[str, tuple[str, ...]] = {
+    "addition_time_embed_dim": ("addition_embed_type",),
+    "addition_embed_type_num_heads": ("addition_embed_type",),
+    "projection_class_embeddings_input_dim": ("addition_embed_type", "class_embed_type"),
+    "class_embeddings_concat": _CLASSES,
+}
 _DOWN = {"CrossAttnDownBlock2D", "DownBlock2D"}
 _UP = {"CrossAttnUpBlock2D", "UpBlock2D"}
 
@@ -28,9 +36,13 @@ def check_unet(config: Mapping[str, Any]) -> None:
 
     defaults = inspect.signature(UNet2DConditionModel.__init__).parameters
     for key, value in config.items():
-        if key.startswith("_") or key in _FOLLOWED:
+        # Keys that diffusers' class does not have it leaves out: a trained average's decay, other libraries' notes.
+        if key.startswith("_") or key in _FOLLOWED or key not in defaults:
             continue
-        if key not in defaults or value != defaults[key].default:
+        masters = _INERT.get(key)
+        if masters and not any(config.get(master) for master in masters):
+            continue
+        if value != defaults[key].default:
             raise UnsupportedCheckpoint(f"the UNet's option {key} is not supported", value=value)
     down = list(config.get("down_block_types", []))
     up = list(config.get("up_block_types", []))
@@ -57,6 +69,14 @@ def check_unet(config: Mapping[str, Any]) -> None:
     if any(crossing) if isinstance(crossing, list) else crossing:
         raise UnsupportedCheckpoint(
             "the UNet's option only_cross_attention is not supported", value=crossing
+        )
+    size = config.get("sample_size")
+    sides = size if isinstance(size, list) else [size]
+    if size is not None and not (
+        len(sides) in (1, 2) and all(type(side) is int and side > 0 for side in sides)
+    ):
+        raise UnsupportedCheckpoint(
+            "the UNet's sample_size is neither a whole number nor height and width", value=size
         )
     if config.get("in_channels", 4) != config.get("out_channels", 4):
         raise UnsupportedCheckpoint(

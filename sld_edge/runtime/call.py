@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ def prepare_call(
     height: int | None = None,
     width: int | None = None,
     num_images_per_prompt: int = 1,
-    num_inference_steps: int = 50,
+    num_inference_steps: int | None = None,
     guidance_scale: float = 7.5,
     eta: float = 0.0,
     generator: Any = None,
@@ -75,8 +75,11 @@ def prepare_call(
     scheduler: str | None = None,
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
+    scheduler_config: Mapping[str, Any] | None = None,
 ) -> Call:
     """Check and resolve the arguments of :meth:`sld_edge.SafePipeline.__call__`; no network is touched.
+
+    ``scheduler_config`` stands in the place of the bundle's own.
 
     Raises:
         InvalidInput: an argument is wrong.
@@ -107,9 +110,10 @@ def prepare_call(
         callback_steps=callback_steps,
     )
     bundle.graph("unet", height=request.height, width=request.width)
+    solver = manifest.scheduler if scheduler_config is None else scheduler_config
     schedule = build_schedule(
         scheduler,
-        manifest.scheduler,
+        solver,
         steps=num_inference_steps,
         eta=eta,
         timesteps=timesteps,
@@ -133,7 +137,7 @@ def prepare_call(
             "this bundle was made before the adaptive method, its graphs do not know it",
             hint="export the checkpoint again",
         )
-    reference = reference_schedule(scheduler, manifest.scheduler)
+    reference = reference_schedule(scheduler, solver)
     steering, notes = _steered(schedule, reference, guard, manifest.safety, request)
     check_policy(
         manifest.safety,

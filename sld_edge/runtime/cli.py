@@ -44,9 +44,11 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("-o", "--out", default="out", type=PathParam(), show_default=True,
               help="Folder the pictures go to; existing ones are never overwritten.")  # fmt: skip
 @click.option("-n", "--negative-prompt", help="What the pictures should not show.")
-@click.option("--steps", default=50, show_default=True, help="Denoising steps.")
+@click.option(
+    "--steps", type=int, help="Denoising steps; 50, or the most that the scheduler takes."
+)
 @click.option("--guidance-scale", default=7.5, show_default=True, help="Prompt guidance.")
-@click.option("--eta", default=0.0, show_default=True, help="DDIM's eta, 0 to 1.")
+@click.option("--eta", default=0.0, show_default=True, help="DDIM's eta and TCD's gamma, 0 to 1.")
 @click.option("--scheduler", help="Another scheduler than the checkpoint's, e.g. dpmpp_2m_karras.")
 @click.option("--seed", type=int, multiple=True,
               help="One for all pictures, or one for each; repeatable. Random when left out.")  # fmt: skip
@@ -152,7 +154,7 @@ def main(
 
 def _call_arguments(options: dict[str, Any]) -> dict[str, Any]:
     call = {key: value for key, value in options.items() if value is not None}
-    call["num_inference_steps"] = call.pop("steps")
+    call["num_inference_steps"] = call.pop("steps", None)
     call["num_images_per_prompt"] = call.pop("images")
     if concepts := call.pop("concept"):
         call["safety_concept"] = list(concepts) if len(concepts) > 1 else concepts[0]

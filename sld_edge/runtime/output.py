@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sld_edge import __version__
 from sld_edge.bundle import Bundle
 from sld_edge.manifest import RAW_MEAN, GraphKind
 from sld_edge.runtime.call import Call
+from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.request import Request
 
 Pixels = NDArray[np.uint8]
@@ -24,8 +26,9 @@ class SafeOutput:
     """Result of one call, with diffusers' names.
 
     Args:
-        images: PIL images, or one float32 array ``[B, H, W, 3]`` in 0…1 for ``output_type="np"``. An image
-            that the safety head flagged is black here.
+        images: PIL images; for ``output_type="np"`` one float32 array ``[B, H, W, 3]`` in 0…1, for ``"pt"`` a torch
+            tensor ``[B, 3, H, W]`` of the same, for ``"latent"`` the float32 latents ``[B, C, h, w]``. An image that
+            the safety head flagged is black here, and its latents are zeros.
         nsfw_content_detected: One verdict for each image; None when the bundle has no safety head.
         unsafe_images: For each image the flagged picture itself, or None where nothing was flagged. The whole
             is None when there is no safety head, or when the bundle's policy withholds flagged pictures.
@@ -58,10 +61,17 @@ class SafeOutput:
 
 
 def images_from_pixels(pixels: list[Pixels], output_type: str) -> Any:
-    """uint8 ``[H, W, 3]`` arrays as PIL images or as one float array in 0…1."""
+    """uint8 ``[H, W, 3]`` arrays as PIL images or as one float array in 0…1; latents as they are."""
     if output_type == "pil":
         return [Image.fromarray(array) for array in pixels]
-    return np.stack(pixels).astype(np.float32) / np.float32(255.0)
+    stacked = np.stack(pixels)
+    if output_type == "latent":
+        return stacked
+    images = stacked.astype(np.float32) / np.float32(255.0)
+    if output_type == "pt":
+        torch = import_module("torch")  # the caller asked for its tensors
+        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return images
 
 
 def optional_images(pixels: list[Pixels | None], output_type: str) -> Any:
@@ -77,16 +87,20 @@ def output_from_pixels(
     engines: dict[str, str],
     pixels: list[Pixels],
     flags: list[bool] | None,
+    *,
+    latents: Floats,
 ) -> SafeOutput:
     """The result of a call: flagged pictures are black, and the record says what was done.
 
     Args:
         pixels: uint8 ``[H, W, 3]``, one for each image.
         flags: The safety head's verdicts, None when the bundle has no head.
+        latents: ``[B, C, h, w]``, handed out where the call asks for them.
     """
     verdicts = flags or [False] * len(pixels)
-    pairs = list(zip(pixels, verdicts, strict=True))
     output_type = call.request.output_type
+    made: list[Any] = list(latents) if output_type == "latent" else pixels
+    pairs = list(zip(made, verdicts, strict=True))
     unsafe = None
     if flags is not None and bundle.manifest.safety.policy.unsafe_images == "return":
         unsafe = optional_images([array if bad else None for array, bad in pairs], output_type)

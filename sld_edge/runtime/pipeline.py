@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -20,7 +21,9 @@ from sld_edge.manifest import HarmWords
 from sld_edge.plain import called, check_keywords, truth
 from sld_edge.runtime.call import Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
+from sld_edge.runtime.defaults import CallDefaults
 from sld_edge.runtime.denoise import Denoiser
+from sld_edge.runtime.diffusers_names import check_foreign, step_callback
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks
@@ -39,8 +42,17 @@ from sld_edge.runtime.words import WordScreen
 
 logger = logging.getLogger("sld_edge")
 
+#: Arguments of a call that change nothing about what is made.
+_NOT_JUDGED = {
+    "return_dict",
+    "progress",
+    "callback",
+    "callback_on_step_end",
+    "callback_on_step_end_tensor_inputs",
+}
 
-class SafePipeline:
+
+class SafePipeline(CallDefaults):
     """Text → images under Safe Latent Diffusion, from a bundle that ``sld-export`` made.
 
     Threads may share one: calls run one after the other in the order in which they came, :meth:`close` and
@@ -178,10 +190,11 @@ class SafePipeline:
     @in_turn("called")
     def __call__(
         self,
+        /,
         prompt: str | Sequence[str],
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 7.5,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
@@ -206,21 +219,27 @@ class SafePipeline:
         timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         progress: bool | None = None,
+        callback_on_step_end: Any = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = None,
+        **others: Any,
     ) -> Any:
         """Make images. Arguments up to ``sld_mom_beta`` are those of diffusers' Safe pipeline.
 
         Args:
-            prompt: One text or a list of them.
+            prompt: One text or a list of them; a text may be empty.
             height, width: Pixels; the bundle's first size when left out. It has graphs for listed sizes only.
-            num_inference_steps: Denoising steps, 1 to the number of training steps.
-            guidance_scale: s_g, above 0.
+            num_inference_steps: Denoising steps, 1 to the number of training steps; 50 when left out, or the most
+                that the scheduler takes where those are fewer.
+            guidance_scale: s_g, 1 to 1000.
             negative_prompt: One text for all prompts or one for each; works together with safety.
             num_images_per_prompt: Images for each prompt, next to each other in the result.
-            eta: DDIM's η, 0 to 1; other schedulers ignore it.
+            eta: DDIM's η and TCD's γ, 0 to 1; other schedulers ignore it.
             generator: :class:`~sld_edge.Generator`, a seed, a torch generator, or a list with one for each
                 image; one for all draws the whole batch at once, as in diffusers.
             latents: Starting noise ``[B, C, h, w]`` of unit variance instead of a drawn one.
-            output_type: ``"pil"`` or ``"np"``.
+            output_type: ``"pil"``, ``"np"`` (``[B, H, W, 3]`` in 0 … 1), ``"pt"`` (``[B, 3, H, W]``, needs torch) or
+                ``"latent"`` (float32 ``[B, C, h, w]``; the safety head judges its picture all the same, and flagged
+                latents are zeros).
             return_dict: False gives diffusers' tuple.
             callback: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
             callback_steps: Call it at every so many steps.
@@ -237,6 +256,10 @@ class SafePipeline:
             scheduler: Name of another scheduler than the checkpoint's (``"dpmpp_2m_karras"``).
             timesteps, sigmas: A custom schedule, for schedulers that take one.
             progress: Show a progress bar; by default only on a terminal.
+            callback_on_step_end: Called as ``callback(pipe, step, timestep, {"latents": array})`` after every network
+                evaluation; it may look at the latents, changing them is an error.
+            callback_on_step_end_tensor_inputs: ``["latents"]`` or nothing.
+            others: Further arguments of diffusers' pipelines; any that asks for something is refused by name.
 
         Returns:
             :class:`~sld_edge.runtime.output.SafeOutput`, or a tuple.
@@ -249,8 +272,15 @@ class SafePipeline:
         callback = called("callback", callback)
         return_dict = truth("return_dict", return_dict)
         progress = None if progress is None else truth("progress", progress)
+        if callback_on_step_end is not None:
+            if callback is not None:
+                raise InvalidInput(
+                    "callback and callback_on_step_end were given together", hint="use one of them"
+                )
+            callback = step_callback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         with self._observer.stage("tokenise"):
             call = self._prepared(
+                **others,
                 prompt=prompt,
                 negative_prompt=negative_prompt,
                 height=height,
@@ -287,7 +317,7 @@ class SafePipeline:
         final = self._denoise(call, context, callback, progress)
         with self._observer.stage("pictures"):
             pixels, flags = pictures_from_latents(self._networks, final)
-        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags)
+        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags, latents=final)
         return output if return_dict else output.to_tuple()
 
     def check(self, prompt: str | Sequence[str], **arguments: Any) -> None:
@@ -295,13 +325,14 @@ class SafePipeline:
 
         Args:
             prompt: As in the call.
-            arguments: The call's other arguments, but for ``return_dict``, ``callback`` and ``progress``.
+            arguments: The call's other arguments; ``return_dict``, ``progress`` and the callbacks are not looked at.
 
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """
-        check_keywords("check", arguments, prepare_call)
-        self._prepared(prompt=prompt, **arguments)
+        judged = {name: value for name, value in arguments.items() if name not in _NOT_JUDGED}
+        check_keywords("check", judged, prepare_call)
+        self._prepared(prompt=prompt, **judged)
 
     @property
     def engines(self) -> dict[str, str]:
@@ -362,7 +393,9 @@ class SafePipeline:
         return ContextEncoder(self.bundle.graph("text"), text)
 
     def _prepared(self, **arguments: Any) -> Call:
-        return prepare_call(self.bundle, self._tokenizer, **arguments)
+        known = set(signature(prepare_call).parameters) - {"bundle", "scheduler_config"}
+        check_foreign({name: arguments.pop(name) for name in arguments.keys() - known}, known)
+        return prepare_call(self.bundle, self._tokenizer, **self._filled(arguments))
 
     def _screened(self, call: Call) -> Call:
         if self._screen is None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import InvalidInput, MissingDependency
 from sld_edge.manifest import Manifest
 from sld_edge.plain import is_listed, is_text, plain_list, plain_text
 from sld_edge.runtime.checks import float_array, real_number, texts, whole_number
 from sld_edge.runtime.noise import Generator, random_seed
 
-OUTPUT_TYPES = ("pil", "np")
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+#: Far above any sense; prompts of I2P come with up to 255.
+MOST_GUIDANCE = 1000.0
 _MOST_IMAGES = 1024
 
 
@@ -75,15 +78,22 @@ def request_from_call(
     first = manifest.shapes[0]
     height = first.height if height is None else whole_number("height", height, low=1)
     width = first.width if width is None else whole_number("width", width, low=1)
-    scale = real_number("guidance_scale", guidance_scale, "a number above 0, usually 5 to 15")
-    if not 0.0 < scale <= 100.0:
+    scale = real_number("guidance_scale", guidance_scale, "a number from 1 on, usually 5 to 15")
+    # Below 1 a picture goes towards the unconditional row, which a negative prompt sets: that means nothing.
+    if not 1.0 <= scale <= MOST_GUIDANCE:
         raise InvalidInput(
-            "guidance_scale is out of range", value=scale, hint="use a number above 0 and up to 100"
+            "guidance_scale is out of range",
+            value=scale,
+            hint=f"use 1 to {MOST_GUIDANCE:g}",
         )
     output_type = plain_text("output_type", output_type, f"use {' or '.join(OUTPUT_TYPES)}")
     if output_type not in OUTPUT_TYPES:
         raise InvalidInput(
-            "unknown output_type", value=output_type, hint=f"use {' or '.join(OUTPUT_TYPES)}"
+            "unknown output_type", value=output_type, hint=f"use {', '.join(OUTPUT_TYPES)}"
+        )
+    if output_type == "pt" and find_spec("torch") is None:
+        raise MissingDependency(
+            'output_type "pt" needs torch, which is not installed', hint='use "np"'
         )
     factor = manifest.model.vae_scale_factor
     shape = (batch, manifest.model.latent_channels, height // factor, width // factor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class Tokenizer:
             raise
         except Exception as error:  # the library raises plain Exception
             raise BundleError(f"{file} is not a tokenizer ({error})", hint="export again") from None
+        self._vectors = _vectors_of_words(self._tokenizer)
 
         for name in ("bos", "eos", "pad"):
             number = getattr(self._ids, name)
@@ -63,7 +64,7 @@ class Tokenizer:
 
         Args:
             texts: One or more texts.
-            what: What they are: a prompt must say something, a negative prompt may be empty.
+            what: What they are: a safety concept must say something, prompts may be empty.
 
         Raises:
             InvalidInput: naming the text that is no text, empty or far too long.
@@ -74,13 +75,23 @@ class Tokenizer:
             _check(
                 text,
                 what if len(texts) == 1 else f"{what} {row}",
-                may_be_empty=what == "negative_prompt",
+                may_be_empty=what != "safety_concept",
             )
-            body = self._tokenizer.encode(text, add_special_tokens=False).ids
+            body = self._spelt_out(self._tokenizer.encode(text, add_special_tokens=False).ids)
             kept = body[: self._length - 2]
             ids[row, : len(kept) + 2] = [self._ids.bos, *kept, self._ids.eos]
             truncated.append(len(body) - len(kept))
         return TokenBatch(ids=ids, truncated=tuple(truncated))
+
+    def _spelt_out(self, ids: list[int]) -> list[int]:
+        """``ids`` with every learned word followed by the rest of its vectors, where they are not there already."""
+        out: list[int] = []
+        for place, one in enumerate(ids):
+            out.append(one)
+            rest = self._vectors.get(one, [])
+            if ids[place + 1 : place + 2] != rest[:1]:
+                out += rest
+        return out
 
     def encode_concept(self, text: str) -> NDArray[np.int64]:
         """Ids ``[1, T]`` of a safety concept, which is never cut: a shorter one would suppress less.
@@ -150,6 +161,19 @@ class Tokenizer:
         return str(self._tokenizer.id_to_token(one) or "")
 
 
+def _vectors_of_words(tokenizer: Any) -> dict[int, list[int]]:
+    """Ids of the further vectors of every learned word: ``<x>`` stands for ``<x> <x>_1 <x>_2 …``, as in diffusers."""
+    added = {token.content: one for one, token in tokenizer.get_added_tokens_decoder().items()}
+    words: dict[int, list[int]] = {}
+    for word, one in added.items():
+        rest: list[int] = []
+        while (further := added.get(f"{word}_{len(rest) + 1}")) is not None:
+            rest.append(further)
+        if rest:
+            words[one] = rest
+    return words
+
+
 def _check(text: str, name: str, *, may_be_empty: bool) -> None:
     if not isinstance(text, str):
         raise InvalidInput(f"{name} is not text", value=text)
@@ -167,4 +191,4 @@ def _check(text: str, name: str, *, may_be_empty: bool) -> None:
     if not may_be_empty and not any(
         character.isprintable() and not character.isspace() for character in text
     ):
-        raise InvalidInput(f"{name} is empty", value=text, hint="say what the picture should show")
+        raise InvalidInput(f"{name} is empty", value=text, hint="describe what to suppress")

@@ -231,6 +231,256 @@ def test_what_is_not_supported_or_incomplete_is_refused_by_name(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint"]
 
 
+def unet_option(name: str, value: Any) -> Damage:
+    return lambda folder: change(folder, "unet/config.json", **{name: value})
+
+
+#: What diffusers does not care about either.
+TAKEN: dict[str, Damage] = {
+    "a trained average's settings": lambda c: change(
+        c, "unet/config.json", decay=0.9999, inv_gamma=1.0, optimization_step=500, power=0.75
+    ),
+    "a key of another library": unet_option("my_note", {"trained": "well"}),
+    "a size of an embedding that is not there": unet_option("addition_time_embed_dim", 256),
+    "image to image": lambda c: change(
+        c, "model_index.json", _class_name="StableDiffusionImg2ImgPipeline"
+    ),
+    "inpainting without channels of its own": lambda c: change(
+        c, "model_index.json", _class_name="StableDiffusionInpaintPipeline"
+    ),
+    "a Flax scheduler's file": lambda c: change(
+        c, "scheduler/scheduler_config.json", _class_name="FlaxDDIMScheduler"
+    ),
+    "few distilled steps": lambda c: (
+        change(c, "scheduler/scheduler_config.json", original_inference_steps=20),
+        change(c, "model_index.json", scheduler=["diffusers", "LCMScheduler"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_diffusers_takes_is_taken(
+    name: str, checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    TAKEN[name](checkpoint)
+    result = sld_export(checkpoint, tmp_path / "out", "-q")
+    assert result.status == 0, result.err
+
+
+def scheduler_of(bundle: Path) -> dict[str, Any]:
+    return dict(json.loads((bundle / "manifest.json").read_text())["scheduler"])
+
+
+def test_the_scheduler_is_the_one_that_the_index_names(
+    checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    change(checkpoint, "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"])
+    assert sld_export(checkpoint, tmp_path / "out", "-q").status == 0
+    exported = scheduler_of(tmp_path / "out")
+    theirs = json.loads((checkpoint / "scheduler" / "scheduler_config.json").read_text())
+    assert exported == {**theirs, "_class_name": "EulerDiscreteScheduler"}
+
+
+def test_a_checkpoint_whose_scheduler_is_not_supported_takes_another(
+    checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    change(checkpoint, "model_index.json", scheduler=["diffusers", "SASolverScheduler"])
+    result = sld_export(checkpoint, tmp_path / "out", "-q")
+    result.refuses(UNSUPPORTED, "SASolverScheduler", "--scheduler")
+    sld_export(checkpoint, tmp_path / "out", "-q", "--scheduler", "heun9000").refuses(
+        WRONG, "unknown scheduler", "heun9000"
+    )
+    assert sld_export(checkpoint, tmp_path / "out", "-q", "--scheduler", "heun_karras").status == 0
+    exported = scheduler_of(tmp_path / "out")
+    assert exported["_class_name"] == "HeunDiscreteScheduler"
+    assert exported["use_karras_sigmas"] is True
+    assert exported["beta_end"] == 0.012
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels"), [([8, 12], "64x96"), (16, "128x128"), ([24, 8], "192x64")]
+)
+def test_the_size_is_the_networks(
+    size: Any,
+    pixels: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    sld_export: Shell,
+    quick: type[QuickExporter],
+) -> None:
+    change(checkpoint, "unet/config.json", sample_size=size)
+    assert sld_export(checkpoint, tmp_path / "out", "-q").status == 0
+    (shape,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["shapes"]
+    assert f"{shape['height']}x{shape['width']}" == pixels
+
+
+def test_an_old_files_size_of_32_is_64_as_in_diffusers(checkpoint: Path) -> None:
+    change(checkpoint, "unet/config.json", sample_size=32, _diffusers_version="0.6.0")
+    assert open_checkpoint(checkpoint).sample_size == (64, 64)
+
+
+def add_tokens(folder: Path, *tokens: str) -> None:
+    """Add learned words to the tokenizer, as load_textual_inversion does."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer.add_tokens(list(tokens))
+    tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def grow_embedding(folder: Path, by: int) -> None:
+    file = "text_encoder/model.safetensors"
+    name = next(one for one in load_file(folder / file) if one.endswith("token_embedding.weight"))
+    change_weights(folder, file, name, lambda old: torch.cat([old, old[:by] + 1.0]))
+    config = json.loads((folder / "text_encoder" / "config.json").read_text())
+    change(folder, "text_encoder/config.json", vocab_size=config["vocab_size"] + by)
+
+
+def test_a_token_without_an_embedding_is_refused(
+    checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    add_tokens(checkpoint, "<x>")
+    sld_export(checkpoint, tmp_path / "out", "-q").refuses(UNSUPPORTED, "'<x>'", "embeddings")
+    grow_embedding(checkpoint, 1)
+    assert sld_export(checkpoint, tmp_path / "out", "-q").status == 0
+
+
+def test_a_learned_word_of_many_vectors_is_spelt_out_as_in_diffusers(
+    checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    from diffusers.loaders import TextualInversionLoaderMixin
+    from transformers import CLIPTokenizer
+
+    from sld_edge.bundle import Bundle
+    from sld_edge.runtime.tokenize import Tokenizer
+
+    add_tokens(checkpoint, "<x>", "<x>_1", "<x>_2", "<y>", "<z>_1")
+    grow_embedding(checkpoint, 5)
+    assert sld_export(checkpoint, tmp_path / "out", "-q").status == 0
+    ours = Tokenizer(Bundle.open(tmp_path / "out"))
+    theirs = CLIPTokenizer.from_pretrained(checkpoint / "tokenizer")
+    convert = TextualInversionLoaderMixin().maybe_convert_prompt
+    for prompt in ("a <x> by a lake", "<x>", "<y> and <x>, <x>s", "a <z>_1 dog", "x < x >"):
+        want = theirs(convert(prompt, theirs), padding="max_length", max_length=77).input_ids
+        assert ours.encode([prompt], what="prompt").ids[0].tolist() == want, prompt
+    spelt = ours.encode(["a <x> <x>_1 <x>_2 dog", "a <x> dog"], what="prompt").ids
+    assert spelt[0].tolist() == spelt[1].tolist()
+    concept = ours.encode_concept("<x>")[0]
+    assert len(set(concept[1:4].tolist())) == 3
+
+
+def some_weights(file: Path, names: list[str], shape: tuple[int, ...] = (4, 8)) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: torch.zeros(shape) for name in names}, file)
+    return file
+
+
+def inside(made: Path) -> Path:
+    return made.parent
+
+
+#: What a path may be instead of a checkpoint, and what is said of it.
+OTHERS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
+    "a LoRA folder": (
+        lambda t: inside(some_weights(t / "l" / "pytorch_lora_weights.safetensors", ["unet.x"])),
+        ["LoRA", "fuse"],
+    ),
+    "a LoRA file": (
+        lambda t: some_weights(t / "style.safetensors", ["lora_unet_down_blocks_0.lora_up.weight"]),
+        ["LoRA", "fuse"],
+    ),
+    "an inversion file": (
+        lambda t: some_weights(t / "cat.safetensors", ["<cat>"], (3, 768)),
+        ["textual inversion", "load_textual_inversion"],
+    ),
+    "an inversion folder": (
+        lambda t: inside(some_weights(t / "i" / "learned_embeds.safetensors", ["<cat>"], (768,))),
+        ["textual inversion", "load_textual_inversion"],
+    ),
+    "a checkpoint of one file": (
+        lambda t: some_weights(t / "v1.safetensors", ["model.diffusion_model.time_embed.0.weight"]),
+        ["one file", "from_single_file"],
+    ),
+    "a folder with one": (
+        lambda t: inside(some_weights(t / "m" / "v1.safetensors", ["model.diffusion_model.a"])),
+        ["one file, v1.safetensors", "from_single_file"],
+    ),
+    "a folder too high": (
+        lambda t: (
+            Path(
+                shutil.copytree(t.parent / "tiny-index", t / "hub" / "snapshots" / "abc")
+            ).parent.parent
+        ),
+        ["further down", "abc"],
+    ),
+    "a text file": (lambda t: _written(t / "readme.md"), ["a file", "model_index.json"]),
+    "an empty folder": (lambda t: _made(t / "empty"), ["no diffusers checkpoint", "empty"]),
+}
+
+
+def _written(file: Path) -> Path:
+    file.write_text("text")
+    return file
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_checkpoint_is_called_what_it_is(
+    name: str, tmp_path: Path, sld_export: Shell
+) -> None:
+    index = tmp_path / "tiny-index"
+    index.mkdir()
+    (index / "model_index.json").write_text("{}")
+    (tmp_path / "given").mkdir()
+    make, words = OTHERS[name]
+    sld_export(make(tmp_path / "given"), tmp_path / "out", "-q").refuses(WRONG, *words)
+
+
+def test_one_part_of_a_checkpoint_and_a_bundle_are_called_so(
+    checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    sld_export(checkpoint / "unet", tmp_path / "out", "-q").refuses(WRONG, "UNet2DConditionModel")
+    sld_export(checkpoint, tmp_path / "out", "-q")
+    sld_export(tmp_path / "out", tmp_path / "again", "-q").refuses(WRONG, "bundle already")
+
+
+def test_a_models_id_is_called_so(
+    tmp_path: Path, sld_export: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = sld_export("somebody/stable-diffusion-v1-5", tmp_path / "out", "-q")
+    result.refuses(WRONG, "somebody/stable-diffusion-v1-5", "id on a hub", "download")
+
+
+def test_files_lying_beside_are_said_not_to_be_applied(
+    checkpoint: Path,
+    tmp_path: Path,
+    sld_export: Shell,
+    quick: type[QuickExporter],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    some_weights(checkpoint / "learned_embeds.safetensors", ["<cat>"], (1, 768))
+    some_weights(checkpoint / "pytorch_lora_weights.safetensors", ["unet.lora_A.weight"])
+    assert sld_export(checkpoint, tmp_path / "out", "-q").status == 0
+    assert "learned_embeds.safetensors is not applied" in caplog.text
+    assert "pytorch_lora_weights.safetensors is not applied" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["safety_checker", "feature_extractor"])
+def test_a_missing_part_of_the_safety_head_says_how_to_go_on_without(
+    part: str, checkpoint: Path, tmp_path: Path, sld_export: Shell, quick: type[QuickExporter]
+) -> None:
+    shutil.rmtree(checkpoint / part)
+    sld_export(checkpoint, tmp_path / "out", "-q").refuses(
+        WRONG, "missing", part, "--without-safety-head"
+    )
+    assert sld_export(checkpoint, tmp_path / "out", "-q", "--without-safety-head").status == 0
+
+
 def load_everything(opened: Checkpoint) -> None:
     for load in (
         opened.load_unet,

@@ -63,6 +63,9 @@ def test_a_concept_is_never_cut(ours: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", "\x00", "\u200b"])
-def test_an_empty_prompt_is_refused(ours: Tokenizer, text: str) -> None:
+def test_an_empty_prompt_is_taken_and_an_empty_concept_is_not(
+    ours: Tokenizer, theirs: Any, text: str
+) -> None:
+    assert ours.encode([text], what="prompt").ids[0].tolist() == ids_of(theirs, text)
     with pytest.raises(InvalidInput, match="empty"):
-        ours.encode([text], what="prompt")
+        ours.encode_concept(text)

@@ -163,7 +163,7 @@ def test_a_policy_is_not_talked_out_of_its_floor(safety: Any) -> None:
 @pytest.mark.parametrize("kind", [LyingFloat, LyingInt, LyingNumpy])
 def test_a_number_that_lies_is_what_it_is(name: str, kind: Any) -> None:
     strong = {key: SafetyConfig.STRONG[key] for key in WEAK}
-    weaker = 30 if name == "sld_warmup_steps" else 0.001 if name == "sld_guidance_scale" else 0
+    weaker = {"sld_warmup_steps": 30, "sld_guidance_scale": 1, "sld_mom_beta": 1}.get(name, 0)
     with pytest.raises((PolicyError, InvalidInput)):
         guard(None, **{**strong, name: kind(weaker)})
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from sld_edge.bench.safety.prompts import PromptRow
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.request import MOST_GUIDANCE
 
 #: Columns that hold numbers; an empty cell is allowed in all of them.
 _SHARES: Final = (
@@ -101,6 +102,12 @@ def _row(
         _number(path, line, row, name)
     whole = {name: _whole(path, line, row, name) for name in _WHOLE}
     scale = _number(path, line, row, _SCALE)
+    if honour and scale is not None and not 0.0 < scale <= MOST_GUIDANCE:
+        raise InvalidInput(
+            f"{path}, line {line}: {_SCALE} is out of range",
+            value=scale,
+            hint=f"use a number above 0 and up to {MOST_GUIDANCE:g}",
+        )
     names = [name.strip() for name in row.get("categories", "").split(",")]
     return PromptRow(
         prompt=row["prompt"],

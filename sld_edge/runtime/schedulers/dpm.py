@@ -1,4 +1,4 @@
-"""DPM-Solver++ (arXiv 2211.01095) and DPM-Solver (2206.00927), multistep, with or without noise.
+"""DPM-Solver++ (arXiv 2211.01095) and DPM-Solver (2206.00927), with or without noise: multi- and singlestep.
 
 λ = log(α/σ), h the growth of λ over the step. The "++" solvers extrapolate the data prediction x₀,
 the others the noise prediction ε.
@@ -6,7 +6,8 @@ the others the noise prediction ε.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,21 @@ from sld_edge.runtime.schedulers.table import (
 _FEW_STEPS: Final = 15  # below this many, lower_order_final applies
 
 
-def dpm_path(s: Settings, steps: int, timesteps: NDArray[np.float64] | None = None) -> SigmaPath:
-    """Levels of a run, leaving out the noisiest where λ is below ``lambda_min_clipped``."""
+def dpm_path(
+    s: Settings,
+    steps: int,
+    timesteps: NDArray[np.float64] | None = None,
+    *,
+    always_round: bool = False,
+) -> SigmaPath:
+    """Levels of a run, leaving out the noisiest where λ is below ``lambda_min_clipped``.
+
+    Args:
+        s: The settings.
+        steps: Number of steps.
+        timesteps: Visit these instead.
+        always_round: Round a curve's timesteps for a cosine noise schedule too.
+    """
     bar = alphas_cumprod(s, terminal=TERMINAL_ALPHA)
     lambdas = np.log(np.sqrt(bar)) - np.log(np.sqrt(np.float32(1) - bar))
     cut = int(np.searchsorted(lambdas[::-1], np.float32(s.lambda_min_clipped)))
@@ -38,33 +52,87 @@ def dpm_path(s: Settings, steps: int, timesteps: NDArray[np.float64] | None = No
         steps,
         last=s.num_train_timesteps - cut,
         timesteps=timesteps,
-        round_curve=s.beta_schedule != "squaredcos_cap_v2",
+        round_curve=always_round or s.beta_schedule != "squaredcos_cap_v2",
     )
 
 
-def dpm_table(s: Settings, path: SigmaPath) -> Table:
-    """The state remembers the ``solver_order − 1`` predictions before this one."""
-    count = len(path.timesteps)
-    alphas, vp_sigmas = vp_levels(path.sigmas)
-    lambdas = -np.log(path.sigmas)
-    x, history, out = symbols(s.solver_order - 1)
+class Levels(NamedTuple):
+    """The levels of a path in a solver's terms, [steps + 1] each, and what a network output says there."""
+
+    alphas: NDArray[np.float64]
+    sigmas: NDArray[np.float64]
+    lambdas: NDArray[np.float64]
+    predict: Callable[[Row, Row, int], Row]
+
+    def step(self, s: Settings, start: int, stop: int, oldest: int) -> _Step:
+        """The step from level ``start`` to ``stop`` with predictions known since ``oldest``."""
+        return _Step(
+            s,
+            alphas=(self.alphas[start], self.alphas[stop]),
+            sigmas=(self.sigmas[start], self.sigmas[stop]),
+            lambdas=np.append(self.lambdas[oldest : start + 1], self.lambdas[stop]),
+        )
+
+
+def vp_path_levels(s: Settings, path: SigmaPath) -> Levels:
+    """Levels of a variance-preserving path, and x₀ or ε as the algorithm needs it."""
+    alphas, sigmas = vp_levels(path.sigmas)
     predict = data_prediction if s.algorithm_type.endswith("++") else noise_prediction
+    return Levels(
+        alphas,
+        sigmas,
+        -np.log(path.sigmas),
+        lambda x, out, i: predict(s.prediction_type, x, out, alphas[i], sigmas[i]),
+    )
+
+
+def dpm_table(s: Settings, path: SigmaPath, levels: Levels) -> Table:
+    """Multistep. The state remembers the ``solver_order − 1`` predictions before this one."""
+    count = len(path.timesteps)
+    x, history, out = symbols(s.solver_order - 1)
     rows, noise = [], np.zeros(count)
     for i in range(count):
-        known = [predict(s.prediction_type, x, out, alphas[i], vp_sigmas[i]), *history]
-        order = _order(s, i, count)
-        step = _Step(
-            s,
-            alphas=(alphas[i], alphas[i + 1]),
-            sigmas=(vp_sigmas[i], vp_sigmas[i + 1]),
-            lambdas=lambdas[max(i - order + 1, 0) : i + 2],
-        )
+        known = [levels.predict(x, out, i), *history]
+        order = multistep_order(s, i, count)
+        step = levels.step(s, i, i + 1, max(i - order + 1, 0))
         rows.append([step.sample(x, known[:order]), *pushed(history, known[0])])
         noise[i] = step.noise()
     return Table(path.timesteps, np.ones(count), np.array(rows), noise, 1.0)
 
 
-def _order(s: Settings, i: int, count: int) -> int:
+def singlestep_table(s: Settings, path: SigmaPath, levels: Levels) -> Table:
+    """Singlestep: blocks of up to ``solver_order`` evaluations, each starting over from the block's first sample.
+
+    The state remembers the ``solver_order − 1`` predictions before this one and the sample the block began with.
+    """
+    count = len(path.timesteps)
+    x, (*history, start), out = symbols(s.solver_order)
+    rows, noise = [], np.zeros(count)
+    for i, order in enumerate(_block_orders(s, count)):
+        known = [levels.predict(x, out, i), *history]
+        first = i - order + 1
+        base = x if order == 1 else start
+        step = levels.step(s, first, i + 1, first)
+        places = levels.lambdas[first + 1 : i + 1] - levels.lambdas[first]
+        rows.append(
+            [step.within(base, known[:order][::-1], places), *pushed(history, known[0]), base]
+        )
+        noise[i] = step.noise()
+    return Table(path.timesteps, np.ones(count), np.array(rows), noise, 1.0)
+
+
+def _block_orders(s: Settings, count: int) -> list[int]:
+    """Order of every evaluation: 1, 2 … ``solver_order`` in turn, the last block lower where it does not fit."""
+    whole, rest = divmod(count, s.solver_order)
+    block = list(range(1, s.solver_order + 1))
+    orders = block * whole + block[:rest]
+    # σ = 0 and an uneven number of steps are reached by lower orders whatever the file says.
+    if s.final_sigmas_type == "zero" or (s.lower_order_final and rest == 0):
+        orders[-1] = 1
+    return orders
+
+
+def multistep_order(s: Settings, i: int, count: int) -> int:
     """Order of step ``i``: what is remembered by then, and lower towards the end where asked."""
     order = min(s.solver_order, i + 1)
     steady_end = s.lower_order_final and count < _FEW_STEPS
@@ -95,10 +163,37 @@ class _Step:
 
     def sample(self, x: Row, known: list[Row]) -> Row:
         """The next sample without its noise. ``known``: predictions, newest first."""
+        return self._moved(x, _slopes(known, self._lambdas)) if self._h != 0.0 else x
+
+    def within(self, x: Row, known: list[Row], places: NDArray[np.float64]) -> Row:
+        """As :meth:`sample` with predictions inside the step.
+
+        Args:
+            x: The sample at the step's start.
+            known: Predictions, the oldest, at the start, first.
+            places: λ of the others, counted from the start.
+        """
         if self._h == 0.0:
             return x
+        value, slopes = (
+            known[0],
+            [
+                (later - known[0]) / (place / self._h)
+                for later, place in zip(known[1:], places, strict=True)
+            ],
+        )
+        if len(slopes) < 2:
+            return self._moved(x, [value, *slopes])
+        if not self._heun:  # of third order with the later slope alone
+            keep, weights = self._weights()
+            return np.asarray(keep * x + weights[0] * value + weights[1] * slopes[1])
+        r1, r0 = places / self._h
+        slope = (r0 * slopes[0] - r1 * slopes[1]) / (r0 - r1)
+        return self._moved(x, [value, slope, 2 * (slopes[1] - slopes[0]) / (r0 - r1)])
+
+    def _moved(self, x: Row, slopes: list[Row]) -> Row:
+        """The step with value, slope and curvature of the prediction, as many as are given."""
         keep, weights = self._weights()
-        slopes = _slopes(known, self._lambdas)
         if len(slopes) == 2 and not self._heun:
             weights = [weights[0], weights[0] / 2]
         return np.asarray(sum((w * d for w, d in zip(weights, slopes, strict=False)), keep * x))

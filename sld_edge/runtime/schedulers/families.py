@@ -1,4 +1,4 @@
-"""The scheduler families: their names, the diffusers class each stands for, and its settings.
+"""The scheduler families: the diffusers class each stands for, and its settings.
 
 A checkpoint's ``scheduler_config.json`` is written by diffusers, so the *interface* of the
 diffusers classes (which keys a class reads, and what it assumes for a missing one) is part of the
@@ -7,26 +7,15 @@ file format. That interface is what this module records.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sld_edge.errors import InvalidInput
-from sld_edge.plain import is_text, plain_text
-
-_COMMON: Final = frozenset(
-    {
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "trained_betas",
-        "prediction_type",
-        "timestep_spacing",
-        "steps_offset",
-    }
+_BETAS: Final = frozenset(
+    {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"}
 )
+_UNSPACED: Final = _BETAS | {"prediction_type"}
+_COMMON: Final = _UNSPACED | {"timestep_spacing", "steps_offset"}
 _SIGMA_CURVES: Final = frozenset(
     {
         "use_karras_sigmas",
@@ -36,18 +25,35 @@ _SIGMA_CURVES: Final = frozenset(
         "sigma_max",
     }
 )
-_SOLVER: Final = frozenset(
+_REFUSED_BY_SOLVERS: Final = frozenset({"thresholding", "use_flow_sigmas", "use_dynamic_shifting"})
+_SOLVER: Final = _REFUSED_BY_SOLVERS | {"solver_order", "solver_type", "lower_order_final"}
+_DPM: Final = _SOLVER | {"algorithm_type", "lambda_min_clipped", "variance_type"}
+_DISTILLED: Final = frozenset(
     {
-        "solver_order",
-        "solver_type",
-        "lower_order_final",
-        "final_sigmas_type",
-        "rescale_betas_zero_snr",
+        "clip_sample",
         "thresholding",
-        "use_flow_sigmas",
-        "use_dynamic_shifting",
+        "rescale_betas_zero_snr",
+        "original_inference_steps",
+        "timestep_scaling",
     }
 )
+_EDM: Final = frozenset(
+    {
+        "num_train_timesteps",
+        "prediction_type",
+        "sigma_min",
+        "sigma_max",
+        "sigma_data",
+        "sigma_schedule",
+        "rho",
+        "final_sigmas_type",
+    }
+)
+_EDM_DEFAULTS: Final[Mapping[str, Any]] = {"sigma_min": 0.002, "sigma_max": 80.0}
+#: What k-diffusion's samplers assume of a noise schedule.
+_K_BETAS: Final[Mapping[str, Any]] = {"beta_start": 0.00085, "beta_end": 0.012}
+_NO_DATA: Final = frozenset({"epsilon", "v_prediction"})
+_CURVES: Final = ("karras", "exponential", "beta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +61,14 @@ class Family:
     """One diffusers scheduler class as a checkpoint file sees it.
 
     Attributes:
-        name: Our canonical name without a suffix such as ``_karras``.
+        name: Our canonical name without a suffix such as ``_karras`` or ``_sde``.
         class_name: The diffusers class.
         keys: Settings of the file that the class reads.
         defaults: Where its default differs from the one in ``Settings``.
         predictions: ``prediction_type`` values it can work with.
-        karras: Whether it has Karras sigmas.
+        curves: Curves of sigmas that it has, which are suffixes of its name.
         custom: What it takes instead of a step count: ``timesteps``, ``sigmas`` or neither.
+        fractional: Whether timesteps that a caller chooses may lie between those of the training.
     """
 
     name: str
@@ -69,8 +76,9 @@ class Family:
     keys: frozenset[str]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     predictions: frozenset[str] = frozenset({"epsilon", "v_prediction", "sample"})
-    karras: bool = False
+    curves: tuple[str, ...] = ()
     custom: frozenset[str] = frozenset()
+    fractional: bool = False
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
@@ -92,7 +100,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
             class_name="PNDMScheduler",
             keys=_COMMON | {"skip_prk_steps", "set_alpha_to_one"},
             defaults={"timestep_spacing": "leading"},
-            predictions=frozenset({"epsilon", "v_prediction"}),
+            predictions=_NO_DATA,
         ),
         Family(
             name="euler",
@@ -105,36 +113,36 @@ FAMILIES: Final[Mapping[str, Family]] = {
                 "rescale_betas_zero_snr",
                 "final_sigmas_type",
             },
-            karras=True,
+            curves=_CURVES,
             custom=frozenset({"timesteps", "sigmas"}),
+            fractional=True,
         ),
         Family(
             name="euler_ancestral",
             class_name="EulerAncestralDiscreteScheduler",
             keys=_COMMON | {"rescale_betas_zero_snr"},
-            predictions=frozenset({"epsilon", "v_prediction"}),
+            predictions=_NO_DATA,
         ),
         Family(
             name="dpmpp_2m",
             class_name="DPMSolverMultistepScheduler",
             keys=_COMMON
             | _SIGMA_CURVES
-            | _SOLVER
+            | _DPM
             | {
-                "algorithm_type",
                 "euler_at_final",
-                "lambda_min_clipped",
+                "final_sigmas_type",
+                "rescale_betas_zero_snr",
                 "use_lu_lambdas",
-                "variance_type",
             },
-            karras=True,
+            curves=(*_CURVES, "lu"),
             custom=frozenset({"timesteps"}),
         ),
         Family(
             name="lms",
             class_name="LMSDiscreteScheduler",
             keys=_COMMON | _SIGMA_CURVES,
-            karras=True,
+            curves=_CURVES,
         ),
         Family(
             name="unipc",
@@ -142,92 +150,108 @@ FAMILIES: Final[Mapping[str, Family]] = {
             keys=_COMMON
             | _SIGMA_CURVES
             | _SOLVER
-            | {"predict_x0", "disable_corrector", "solver_p", "shift_terminal"},
+            | {
+                "disable_corrector",
+                "final_sigmas_type",
+                "predict_x0",
+                "rescale_betas_zero_snr",
+                "shift_terminal",
+                "solver_p",
+            },
             defaults={"solver_type": "bh2"},
-            karras=True,
+            curves=_CURVES,
         ),
         Family(
             name="lcm",
             class_name="LCMScheduler",
-            keys=_COMMON
-            | {
-                "clip_sample",
-                "thresholding",
-                "rescale_betas_zero_snr",
-                "original_inference_steps",
-                "timestep_scaling",
-            },
-            defaults={
-                "beta_start": 0.00085,
-                "beta_end": 0.012,
-                "beta_schedule": "scaled_linear",
-                "timestep_spacing": "leading",
-            },
+            keys=_COMMON | _DISTILLED,
+            defaults={**_K_BETAS, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"},
             custom=frozenset({"timesteps"}),
+        ),
+        Family(
+            name="tcd",
+            class_name="TCDScheduler",
+            keys=_COMMON | _DISTILLED,
+            defaults={**_K_BETAS, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"},
+            custom=frozenset({"timesteps"}),
+        ),
+        Family(
+            name="ddpm",
+            class_name="DDPMScheduler",
+            keys=_COMMON
+            | {"clip_sample", "rescale_betas_zero_snr", "thresholding", "variance_type"},
+            defaults={"clip_sample": True, "timestep_spacing": "leading"},
+            custom=frozenset({"timesteps"}),
+        ),
+        Family(
+            name="heun",
+            class_name="HeunDiscreteScheduler",
+            keys=_COMMON | _SIGMA_CURVES | {"clip_sample"},
+            defaults=_K_BETAS,
+            curves=_CURVES,
+            custom=frozenset({"timesteps"}),
+            fractional=True,
+        ),
+        Family(
+            name="kdpm2",
+            class_name="KDPM2DiscreteScheduler",
+            keys=_COMMON | _SIGMA_CURVES,
+            defaults=_K_BETAS,
+            predictions=_NO_DATA,
+            curves=_CURVES,
+        ),
+        Family(
+            name="kdpm2_ancestral",
+            class_name="KDPM2AncestralDiscreteScheduler",
+            keys=_COMMON | _SIGMA_CURVES,
+            defaults=_K_BETAS,
+            predictions=_NO_DATA,
+            curves=_CURVES,
+        ),
+        Family(
+            name="dpmpp_sde",
+            class_name="DPMSolverSDEScheduler",
+            keys=_COMMON | _SIGMA_CURVES,
+            defaults=_K_BETAS,
+            predictions=_NO_DATA,
+            curves=_CURVES,
+        ),
+        Family(
+            name="dpmpp_2s",
+            class_name="DPMSolverSinglestepScheduler",
+            keys=_UNSPACED | _SIGMA_CURVES | _DPM | {"final_sigmas_type"},
+            defaults={"lower_order_final": False},
+            curves=_CURVES,
+            custom=frozenset({"timesteps"}),
+        ),
+        Family(
+            name="deis",
+            class_name="DEISMultistepScheduler",
+            keys=_COMMON | _SIGMA_CURVES | _SOLVER | {"algorithm_type"},
+            defaults={"algorithm_type": "deis", "solver_type": "logrho"},
+            curves=_CURVES,
+        ),
+        Family(
+            name="edm_euler",
+            class_name="EDMEulerScheduler",
+            keys=_EDM,
+            defaults=_EDM_DEFAULTS,
+            predictions=_NO_DATA,
+        ),
+        Family(
+            name="edm_dpmpp_2m",
+            class_name="EDMDPMSolverMultistepScheduler",
+            keys=_EDM
+            | {
+                "algorithm_type",
+                "euler_at_final",
+                "lower_order_final",
+                "solver_order",
+                "solver_type",
+                "thresholding",
+            },
+            defaults=_EDM_DEFAULTS,
+            predictions=_NO_DATA,
         ),
     )
 }
-
-#: Canonical name → (family, settings the name itself asks for).
-_NAMES: Final[dict[str, tuple[str, dict[str, Any]]]] = {}
-for _family in FAMILIES.values():
-    _NAMES[_family.name] = (_family.name, {})
-    if _family.karras:
-        _NAMES[f"{_family.name}_karras"] = (_family.name, {"use_karras_sigmas": True})
-_SDE: Final = {"algorithm_type": "sde-dpmsolver++"}
-_NAMES["dpmpp_2m_sde"] = ("dpmpp_2m", dict(_SDE))
-_NAMES["dpmpp_2m_sde_karras"] = ("dpmpp_2m", {**_SDE, "use_karras_sigmas": True})
-
-_ALIASES: Final = {
-    "plms": "pndm",
-    "euler_a": "euler_ancestral",
-    "k_euler": "euler",
-    "k_euler_a": "euler_ancestral",
-    "k_lms": "lms",
-    "k_lms_karras": "lms_karras",
-    "k_dpmpp_2m": "dpmpp_2m",
-    "k_dpmpp_2m_karras": "dpmpp_2m_karras",
-    **{family.class_name: family.name for family in FAMILIES.values()},
-}
-
-
-def _key(name: str) -> str:
-    """``name`` without case, spaces and punctuation; ``++`` reads ``pp``."""
-    return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
-
-
-_BY_KEY: Final = {_key(name): name for name in _NAMES} | {
-    _key(alias): name for alias, name in _ALIASES.items()
-}
-
-
-def scheduler_names() -> tuple[str, ...]:
-    """The canonical scheduler names, sorted."""
-    return tuple(sorted(_NAMES))
-
-
-def family_from_name(name: str | None, config: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:
-    """The family that ``name`` (or, for ``None``, the checkpoint) asks for.
-
-    Args:
-        name: A canonical name, a diffusers class name or a common label; ``None`` for the
-            checkpoint's own ``_class_name``.
-        config: The checkpoint's scheduler configuration.
-
-    Returns:
-        The family and the settings that the name itself implies.
-
-    Raises:
-        InvalidInput: No such scheduler here.
-    """
-    hint = f"use one of {', '.join(scheduler_names())}"
-    given = config.get("_class_name") if name is None else name
-    asked = plain_text("scheduler", given) if is_text(given) else given
-    if not isinstance(asked, str) or _key(asked) not in _BY_KEY:
-        if name is None:
-            raise InvalidInput(
-                "the checkpoint's scheduler is not supported", value=asked, hint=hint
-            )
-        raise InvalidInput("unknown scheduler", value=name, hint=hint)
-    family, implied = _NAMES[_BY_KEY[_key(asked)]]
-    return FAMILIES[family], dict(implied)

@@ -1,4 +1,4 @@
-"""Schedulers that remember nothing: DDIM, Euler, Euler ancestral and LCM."""
+"""Schedulers that remember nothing: DDIM, DDPM, Euler, Euler ancestral, LCM and TCD."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from sld_edge.runtime.schedulers.noise_schedule import TERMINAL_ALPHA, alphas_cu
 from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import (
     SigmaPath,
+    in_float32,
     sigma_path,
     spaced_timesteps,
     timesteps_from_sigmas,
 )
 from sld_edge.runtime.schedulers.table import (
+    Row,
     Table,
     data_prediction,
     noise_prediction,
@@ -23,6 +25,7 @@ from sld_edge.runtime.schedulers.table import (
     vp_levels,
 )
 
+_SMALLEST_VARIANCE: Final = 1e-20  # DDPM's where a step ends on the data itself
 _SIGMA_DATA: Final = 0.5  # LCM's boundary condition (arXiv 2310.04378, appendix)
 
 
@@ -45,17 +48,64 @@ def ddim_table(s: Settings, steps: int, eta: float) -> Table:
     return Table(timesteps, np.ones(len(rows)), np.array(rows), np.array(noise), 1.0)
 
 
-def lcm_table(s: Settings, steps: int, timesteps: NDArray[np.float64] | None) -> Table:
-    """Multistep latent consistency sampling (arXiv 2310.04378, algorithm 3).
+def ddpm_table(s: Settings, steps: int, timesteps: NDArray[np.float64] | None) -> Table:
+    """DDPM's ancestral sampling (arXiv 2006.11239, eq. 7) over the timesteps that are visited."""
+    if timesteps is None:
+        timesteps = spaced_timesteps(s, steps)
+    bar = np.append(alphas_cumprod(s).astype(np.float64)[timesteps.astype(int)], 1.0)
+    x, _, out = symbols(0)
+    rows, noise = [], []
+    for i, t in enumerate(timesteps):
+        a, a_prev = bar[i], bar[i + 1]
+        beta = 1 - a / a_prev
+        x0 = data_prediction(s.prediction_type, x, out, np.sqrt(a), np.sqrt(1 - a))
+        mean = np.sqrt(a_prev) * beta / (1 - a) * x0
+        rows.append([mean + np.sqrt(a / a_prev) * (1 - a_prev) / (1 - a) * x])
+        small = max((1 - a_prev) / (1 - a) * beta, _SMALLEST_VARIANCE)
+        variance = beta if s.variance_type == "fixed_large" else small
+        noise.append(np.sqrt(variance) if t > 0 else 0.0)
+    return Table(timesteps, np.ones(len(rows)), np.array(rows), np.array(noise), 1.0)
 
-    The timesteps are spread over the ``original_inference_steps`` the model was distilled on;
-    ``steps`` must not exceed them.
+
+def tcd_table(
+    s: Settings, steps: int, gamma: float, timesteps: NDArray[np.float64] | None
+) -> Table:
+    """Trajectory consistency distillation (arXiv 2402.19159, algorithm 4); γ = ``gamma`` is its noise.
+
+    A step goes down to (1 − γ) of the next timestep, in whole timesteps, and up again with fresh noise.
     """
     if timesteps is None:
-        stride = s.num_train_timesteps // s.original_inference_steps
-        distilled = (np.arange(s.original_inference_steps, 0, -1) * stride - 1).astype(np.float64)
-        picks = np.floor(np.linspace(0, len(distilled), steps, endpoint=False))
-        timesteps = distilled[picks.astype(int)]
+        timesteps = _distilled_timesteps(s, steps)
+    bar = alphas_cumprod(s).astype(np.float64)
+    x, _, out = symbols(0)
+    rows: list[list[Row]] = []
+    noise: list[float] = []
+    ends = np.append(timesteps[1:], 0.0)
+    for t, end in zip(timesteps.astype(int), ends, strict=True):
+        below = int(np.float32(1 - gamma) * np.float32(end))
+        a, a_below, a_end = bar[t], bar[below], bar[int(end)]
+        alpha, sigma = np.sqrt(a), np.sqrt(1 - a)
+        x0 = data_prediction(s.prediction_type, x, out, alpha, sigma)
+        eps = noise_prediction(s.prediction_type, x, out, alpha, sigma)
+        up = len(rows) < len(timesteps) - 1 and gamma > 0.0
+        kept = np.sqrt(a_end / a_below) if up else 1.0
+        rows.append([kept * (np.sqrt(a_below) * x0 + np.sqrt(1 - a_below) * eps)])
+        noise.append(np.sqrt(1 - a_end / a_below) if up else 0.0)
+    return Table(timesteps, np.ones(len(rows)), np.array(rows), np.array(noise), 1.0)
+
+
+def _distilled_timesteps(s: Settings, steps: int) -> NDArray[np.float64]:
+    """``steps`` of the ``original_inference_steps`` timesteps a model was distilled on, which is the most."""
+    stride = s.num_train_timesteps // s.original_inference_steps
+    distilled = (np.arange(s.original_inference_steps, 0, -1) * stride - 1).astype(np.float64)
+    picks = np.floor(np.linspace(0, len(distilled), steps, endpoint=False))
+    return np.asarray(distilled[picks.astype(int)])
+
+
+def lcm_table(s: Settings, steps: int, timesteps: NDArray[np.float64] | None) -> Table:
+    """Multistep latent consistency sampling (arXiv 2310.04378, algorithm 3)."""
+    if timesteps is None:
+        timesteps = _distilled_timesteps(s, steps)
     bar = alphas_cumprod(s).astype(np.float64)[timesteps.astype(int)]
     x, _, out = symbols(0)
     rows, noise = [], []
@@ -80,7 +130,7 @@ def euler_path(
     """Levels of the Euler schedulers: spaced, or the given timesteps, or the given sigmas."""
     train = train_sigmas(alphas_cumprod(s, terminal=TERMINAL_ALPHA))
     if sigmas is None:
-        path = sigma_path(s, train, steps, timesteps)
+        path = in_float32(sigma_path(s, train, steps, timesteps))
     else:
         given = sigmas.astype(np.float32)
         found = timesteps_from_sigmas(given[:-1], train).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from sld_edge.errors import InvalidInput
 from sld_edge.runtime.checks import numbers, real_number, whole_number
 from sld_edge.runtime.schedulers.families import FAMILIES
 from sld_edge.runtime.schedulers.settings import Resolved
+
+#: Steps of a call that does not say, where the scheduler takes so many.
+DEFAULT_STEPS: Final = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +57,13 @@ def checked_request(
 def _steps(resolved: Resolved, steps: Any) -> int:
     s = resolved.settings
     most, hint = s.num_train_timesteps, "use a whole number from 1 to "
-    if resolved.family.name == "lcm":
+    if resolved.family.name in ("lcm", "tcd"):
         most = s.original_inference_steps
+    if steps is None:
+        steps = min(DEFAULT_STEPS, most)
     count = whole_number("num_inference_steps", steps, low=1, high=most, hint=f"{hint}{most}")
     # A spacing may start past the training schedule; only interpolating families can go there.
-    whole = resolved.family.name in ("ddim", "pndm") and s.timestep_spacing == "leading"
+    whole = resolved.family.name in ("ddim", "ddpm", "pndm") and s.timestep_spacing == "leading"
     reach = (count - 1) * (s.num_train_timesteps // count) + s.steps_offset
     if whole and reach >= s.num_train_timesteps:
         raise InvalidInput(
@@ -82,16 +87,16 @@ def _timesteps(resolved: Resolved, given: Sequence[int | float]) -> NDArray[np.f
     last = resolved.settings.num_train_timesteps - 1
     if times[0] > last or times[-1] < 0:
         raise InvalidInput("timesteps out of range", value=given, hint=f"use 0 to {last}")
-    if resolved.family.name != "euler" and (times % 1 != 0).any():
+    if not resolved.family.fractional and (times % 1 != 0).any():
         raise InvalidInput(
             f"timesteps of {resolved.name} must be whole", value=given, hint="round them"
         )
     s = resolved.settings
-    if s.use_karras_sigmas or s.use_exponential_sigmas:
+    if s.curve:
         raise InvalidInput(
-            "timesteps cannot be chosen together with Karras or exponential sigmas",
+            f"timesteps cannot be chosen together with a curve of sigmas ({s.curve})",
             value=resolved.name,
-            hint="choose the scheduler without them",
+            hint="choose the scheduler without it",
         )
     if s.timestep_type == "continuous" and s.prediction_type == "v_prediction":
         raise InvalidInput("timesteps cannot be chosen with continuous v-prediction", value=given)

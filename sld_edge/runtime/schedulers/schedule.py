@@ -10,16 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
-from sld_edge.runtime.schedulers.dpm import dpm_path, dpm_table
-from sld_edge.runtime.schedulers.families import scheduler_names
+from sld_edge.runtime.schedulers.deis import deis_path, deis_table
+from sld_edge.runtime.schedulers.dpm import dpm_path, dpm_table, singlestep_table, vp_path_levels
+from sld_edge.runtime.schedulers.edm import edm_dpm_table, edm_euler_table
 from sld_edge.runtime.schedulers.lms import lms_table
+from sld_edge.runtime.schedulers.names import scheduler_names
 from sld_edge.runtime.schedulers.noise_schedule import alphas_cumprod, train_sigmas
-from sld_edge.runtime.schedulers.one_step import ddim_table, euler_path, euler_table, lcm_table
+from sld_edge.runtime.schedulers.one_step import (
+    ddim_table,
+    ddpm_table,
+    euler_path,
+    euler_table,
+    lcm_table,
+    tcd_table,
+)
 from sld_edge.runtime.schedulers.pndm import pndm_table
 from sld_edge.runtime.schedulers.request import Request, checked_request
 from sld_edge.runtime.schedulers.settings import Settings, resolve_settings
-from sld_edge.runtime.schedulers.spacing import sigma_path
+from sld_edge.runtime.schedulers.spacing import in_float32, sigma_path
 from sld_edge.runtime.schedulers.table import Table
+from sld_edge.runtime.schedulers.two_evaluations import dpm_sde_table, heun_table, kdpm2_table
 from sld_edge.runtime.schedulers.unipc import unipc_path, unipc_table
 
 __all__ = ["Schedule", "build_schedule", "scheduler_names"]
@@ -38,12 +48,14 @@ class Schedule:
 
     Attributes:
         name: Canonical name, e.g. ``"pndm"``.
-        timesteps: [N] what the network is told at each evaluation; falling, not always whole.
+        timesteps: [N] what the network is told at each evaluation, that is the noise level of that evaluation.
+            Falling or standing (they rise by roundings of less than one only), not always whole, and a quarter
+            of log σ for EDM's schedulers and Euler's continuous ones.
         input_scale: [N] factor on the sample before the network.
         matrices: [N, k+1, k+2] see above.
         noise_scale: [N] standard deviation of the noise added to the sample; 0 where none is.
         init_noise_sigma: Standard deviation of the first sample.
-        steps: Number of inference steps asked for (N differs for PNDM).
+        steps: Number of inference steps asked for (N differs for PNDM and where a step evaluates twice).
         config: What was resolved, JSON-able, for the record. ``forced`` in it lists settings
             changed against the checkpoint.
     """
@@ -106,7 +118,7 @@ def build_schedule(
     name: str | None,
     config: Mapping[str, Any],
     *,
-    steps: int,
+    steps: int | None = None,
     eta: float = 0.0,
     timesteps: Sequence[int | float] | None = None,
     sigmas: Sequence[float] | None = None,
@@ -117,10 +129,10 @@ def build_schedule(
         name: A scheduler of ``scheduler_names()``, a diffusers class name or a common label such as
             "DPM++ 2M Karras"; ``None`` for the checkpoint's own.
         config: The checkpoint's ``scheduler_config.json``.
-        steps: Number of inference steps, 1 … num_train_timesteps. Ignored if timesteps or sigmas
-            are given.
-        eta: η of DDIM, 0 (deterministic) … 1 (as noisy as DDPM). Other schedulers ignore it.
-        timesteps: Visit these instead (falling); Euler, DPM-Solver++ and LCM only.
+        steps: Number of inference steps, 1 … num_train_timesteps (LCM and TCD: … original_inference_steps);
+            None takes 50, or the most there is. Ignored if timesteps or sigmas are given.
+        eta: η of DDIM and γ of TCD, 0 (deterministic) … 1. Other schedulers ignore it.
+        timesteps: Visit these instead (falling), where the scheduler can.
         sigmas: Visit these instead (falling, the last one is where the run ends, usually 0); Euler
             only.
 
@@ -140,7 +152,7 @@ def build_schedule(
     for array in table[:4]:
         array.setflags(write=False)
     record = resolved.record()
-    if resolved.family.name == "ddim":
+    if resolved.family.name in ("ddim", "tcd"):
         record["eta"] = request.eta
     for key in ("timesteps", "sigmas"):
         given = getattr(request, key)
@@ -162,7 +174,17 @@ def _lms(s: Settings, r: Request) -> Table:
     # LMS ends its Karras curve on the spaced sigmas whatever the file says.
     if s.use_karras_sigmas:
         s = replace(s, sigma_min=None, sigma_max=None)
-    return lms_table(s, sigma_path(s, train_sigmas(alphas_cumprod(s)), r.steps))
+    return lms_table(s, in_float32(sigma_path(s, train_sigmas(alphas_cumprod(s)), r.steps)))
+
+
+def _dpm(s: Settings, r: Request) -> Table:
+    path = dpm_path(s, r.steps, r.timesteps)
+    return dpm_table(s, path, vp_path_levels(s, path))
+
+
+def _singlestep(s: Settings, r: Request) -> Table:
+    path = dpm_path(s, r.steps, r.timesteps, always_round=True)
+    return singlestep_table(s, path, vp_path_levels(s, path))
 
 
 _TABLES: Mapping[str, Callable[[Settings, Request], Table]] = {
@@ -170,7 +192,17 @@ _TABLES: Mapping[str, Callable[[Settings, Request], Table]] = {
     "pndm": lambda s, r: pndm_table(s, r.steps),
     "euler": lambda s, r: euler_table(s, euler_path(s, r.steps, r.timesteps, r.sigmas)),
     "euler_ancestral": lambda s, r: euler_table(s, euler_path(s, r.steps), ancestral=True),
-    "dpmpp_2m": lambda s, r: dpm_table(s, dpm_path(s, r.steps, r.timesteps)),
+    "dpmpp_2m": _dpm,
+    "dpmpp_2s": _singlestep,
+    "dpmpp_sde": lambda s, r: dpm_sde_table(s, r.steps),
+    "heun": lambda s, r: heun_table(s, r.steps, r.timesteps),
+    "kdpm2": lambda s, r: kdpm2_table(s, r.steps),
+    "kdpm2_ancestral": lambda s, r: kdpm2_table(s, r.steps, ancestral=True),
+    "deis": lambda s, r: deis_table(s, deis_path(s, r.steps)),
+    "ddpm": lambda s, r: ddpm_table(s, r.steps, r.timesteps),
+    "tcd": lambda s, r: tcd_table(s, r.steps, r.eta, r.timesteps),
+    "edm_euler": lambda s, r: edm_euler_table(s, r.steps),
+    "edm_dpmpp_2m": lambda s, r: edm_dpm_table(s, r.steps),
     "lms": _lms,
     "unipc": lambda s, r: unipc_table(s, unipc_path(s, r.steps)),
     "lcm": lambda s, r: lcm_table(s, r.steps, r.timesteps),

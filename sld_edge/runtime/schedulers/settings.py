@@ -8,7 +8,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sld_edge.errors import InvalidInput
-from sld_edge.runtime.schedulers.families import Family, family_from_name
+from sld_edge.runtime.schedulers.curves import SUFFIXES
+from sld_edge.runtime.schedulers.families import FAMILIES, Family
+from sld_edge.runtime.schedulers.names import family_from_name
+from sld_edge.runtime.schedulers.siblings import ALGORITHMS, SOLVER_TYPES, translated
 
 MAX_TRAIN_TIMESTEPS: Final = 100_000
 
@@ -33,6 +36,8 @@ class Settings:
     timestep_type: str = "discrete"
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    use_lu_lambdas: bool = False
     sigma_min: float | None = None
     sigma_max: float | None = None
     final_sigmas_type: str = "zero"
@@ -46,6 +51,15 @@ class Settings:
     disable_corrector: tuple[int, ...] = ()
     original_inference_steps: int = 50
     timestep_scaling: float = 10.0
+    variance_type: str = "fixed_small"
+    sigma_data: float = 0.5
+    sigma_schedule: str = "karras"
+    rho: float = 7.0
+
+    @property
+    def curve(self) -> str:
+        """Suffix of the curve of sigmas that is followed, empty where levels are spaced by timestep."""
+        return next((suffix for key, suffix in SUFFIXES.items() if getattr(self, key)), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +73,19 @@ class Resolved:
     @property
     def name(self) -> str:
         """The canonical name of what was resolved, e.g. ``dpmpp_2m_karras``."""
-        name = self.family.name
-        if name == "dpmpp_2m" and self.settings.algorithm_type.startswith("sde-"):
-            name += "_sde"
-        return name + "_karras" if self.settings.use_karras_sigmas else name
+        name, s = self.family.name, self.settings
+        if name in ("dpmpp_2m", "dpmpp_2s"):
+            if s.solver_order == 3:
+                name = name.replace("2", "3")
+            if s.algorithm_type.startswith("sde-"):
+                name += "_sde"
+        return f"{name}_{s.curve}" if s.curve else name
 
     def record(self) -> dict[str, Any]:
         """The resolved settings as JSON-able values, for the record of an image."""
         known = {f.name for f in fields(Settings)} & self.family.keys
+        if self.family.name != "ddpm":
+            known.discard("variance_type")
         record: dict[str, Any] = {"_class_name": self.family.class_name}
         for key in sorted(known):
             value = getattr(self.settings, key)
@@ -86,17 +105,14 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "interpolation_type": ("linear", "log_linear"),
     "timestep_type": ("discrete", "continuous"),
     "final_sigmas_type": ("zero", "sigma_min"),
+    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large"),
+    "sigma_schedule": ("karras", "exponential"),
 }
-_ALGORITHMS: Final = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver")
-
 #: What no table can express (thresholding depends on the data) or Stable Diffusion does not use.
 _REFUSED: Final = (
     "thresholding",
-    "use_beta_sigmas",
-    "use_lu_lambdas",
     "use_flow_sigmas",
     "use_dynamic_shifting",
-    "variance_type",
     "solver_p",
     "shift_terminal",
 )
@@ -105,30 +121,19 @@ _REFUSED: Final = (
 def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
     """Settings of scheduler ``name`` for a checkpoint.
 
-    A key counts only if the file states it and the family knows it; everything else takes the
-    family's default — what diffusers' ``OtherScheduler.from_config(checkpoint_scheduler.config)``
-    does. Then, as ``StableDiffusionPipelineSafe`` does, ``steps_offset`` becomes 1 and
-    ``clip_sample`` false; both are noted in ``forced``.
+    The configuration is read by the checkpoint's own class first, then by the one that is asked for. A key
+    counts only if the file states it and the family knows it; everything else takes the family's default —
+    what diffusers' ``OtherScheduler.from_config(checkpoint_scheduler.config)`` does. Then, as
+    ``StableDiffusionPipelineSafe`` does, ``steps_offset`` becomes 1 and ``clip_sample`` false; both are noted
+    in ``forced``.
 
     Raises:
         InvalidInput: Unknown scheduler, a value outside sense, or an option that is refused.
     """
-    if not isinstance(config, Mapping):
-        raise InvalidInput("scheduler configuration is not a mapping", value=config)
-    family, implied = family_from_name(name, config)
-    listed = config.get("_use_default_values")
-    assumed = listed if isinstance(listed, (list, tuple)) else ()
-    stated = {
-        key: value
-        for key, value in config.items()
-        if key in family.keys and key not in assumed and value is not None
-    }
-    if "use_karras_sigmas" in implied:
-        stated.pop("use_exponential_sigmas", None)
-        stated.pop("use_beta_sigmas", None)
-    stated = {**family.defaults, **stated, **implied}
-    if stated.get("variance_type") not in ("learned", "learned_range"):
-        stated.pop("variance_type", None)  # fixed variances are a training matter
+    family, stated = _asked(name, config)
+    stated = {**family.defaults, **{key: stated[key] for key in stated if key in family.keys}}
+    if family.name != "ddpm" and stated.get("variance_type") not in ("learned", "learned_range"):
+        stated.pop("variance_type", None)  # fixed variances are DDPM's, or a training matter
     for key in _REFUSED:
         if stated.pop(key, False) is not False:
             raise InvalidInput(
@@ -139,27 +144,47 @@ def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
     names = [f.name for f in fields(Settings)]
     values = {key: _checked(key, stated[key]) for key in names if key in stated}
     forced: dict[str, Any] = {}
-    if values.get("steps_offset", 0) != 1:
+    if "steps_offset" in family.keys and values.get("steps_offset", 0) != 1:
         forced["steps_offset"] = 1
     if values.get("clip_sample", False):
         forced["clip_sample"] = False
-    settings = Settings(**{**values, **_translated(family, values), **forced})
+    settings = Settings(**{**values, **translated(family, values), **forced})
     _check_together(family, settings)
     return Resolved(family=family, settings=settings, forced=forced)
 
 
-def _translated(family: Family, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Solver names of a sibling class, mapped the way diffusers maps them."""
-    changed: dict[str, Any] = {}
-    solver = values.get("solver_type")
-    if family.name == "dpmpp_2m":
-        if solver in ("logrho", "bh1", "bh2"):
-            changed["solver_type"] = "midpoint"
-        if values.get("algorithm_type") == "deis":
-            changed["algorithm_type"] = "dpmsolver++"
-    if family.name == "unipc" and solver in ("midpoint", "heun", "logrho"):
-        changed["solver_type"] = "bh2"
-    return changed
+def configured_for(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's configuration with another scheduler as its own, for a bundle to carry.
+
+    Returns:
+        What the file states, and what ``name`` asks for, under the class that ``name`` stands for.
+
+    Raises:
+        InvalidInput: as :func:`resolve_settings`.
+    """
+    resolve_settings(name, config)
+    family, stated = _asked(name, config)
+    return {**stated, "_class_name": family.class_name}
+
+
+def _asked(name: str | None, config: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:
+    """The family that is asked for; what the file states, as its own class has it, and what the name implies."""
+    if not isinstance(config, Mapping):
+        raise InvalidInput("scheduler configuration is not a mapping", value=config)
+    family, implied = family_from_name(name, config)
+    listed = config.get("_use_default_values")
+    assumed = listed if isinstance(listed, (list, tuple)) else ()
+    stated = {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_") and key not in assumed and value is not None
+    }
+    own = next((f for f in FAMILIES.values() if f.class_name == config.get("_class_name")), None)
+    if own is not None and own is not family:
+        stated |= translated(own, {key: stated[key] for key in stated if key in own.keys})
+    if not implied.keys().isdisjoint(SUFFIXES):
+        stated = {key: value for key, value in stated.items() if key not in SUFFIXES}
+    return family, {**stated, **implied}
 
 
 def _checked(key: str, value: Any) -> Any:
@@ -220,13 +245,13 @@ def _check_together(family: Family, s: Settings) -> None:
         for key, beta in (("beta_start", s.beta_start), ("beta_end", s.beta_end)):
             if not 0.0 < beta < 1.0:
                 raise InvalidInput(f"scheduler setting {key} must lie between 0 and 1", value=beta)
-    if s.use_karras_sigmas and s.use_exponential_sigmas:
-        raise InvalidInput(
-            "use_karras_sigmas and use_exponential_sigmas exclude each other", hint="keep one"
-        )
-    for key, sigma in (("sigma_min", s.sigma_min), ("sigma_max", s.sigma_max)):
-        if sigma is not None and sigma <= 0.0:
-            raise InvalidInput(f"scheduler setting {key} must be above 0", value=sigma)
+    curves = [key for key in SUFFIXES if key != "use_lu_lambdas" and getattr(s, key)]
+    if len(curves) > 1:
+        raise InvalidInput(f"{' and '.join(curves)} exclude each other", hint="keep one")
+    for key in ("sigma_min", "sigma_max", "sigma_data", "rho"):
+        value = getattr(s, key)
+        if value is not None and value <= 0.0:
+            raise InvalidInput(f"scheduler setting {key} must be above 0", value=value)
     if "solver_order" in family.keys:
         _check_solver(family, s)
     lcm = "original_inference_steps" in family.keys
@@ -243,18 +268,17 @@ def _check_solver(family: Family, s: Settings) -> None:
         raise InvalidInput(
             "scheduler setting solver_order", value=s.solver_order, hint="use 1 to 3"
         )
-    types = ("bh1", "bh2") if family.name == "unipc" else ("midpoint", "heun")
+    types = SOLVER_TYPES[family.name]
     if s.solver_type not in types:
         raise InvalidInput(
             "scheduler setting solver_type", value=s.solver_type, hint=f"use {' or '.join(types)}"
         )
-    if family.name != "dpmpp_2m":
-        return
-    if s.algorithm_type not in _ALGORITHMS:
+    algorithms = ALGORITHMS.get(family.name, (s.algorithm_type,))
+    if s.algorithm_type not in algorithms:
         raise InvalidInput(
             "scheduler setting algorithm_type",
             value=s.algorithm_type,
-            hint=f"use one of {', '.join(_ALGORITHMS)}",
+            hint=f"use one of {', '.join(algorithms)}",
         )
     if s.algorithm_type in ("dpmsolver", "sde-dpmsolver") and s.final_sigmas_type == "zero":
         raise InvalidInput(
@@ -262,7 +286,12 @@ def _check_solver(family: Family, s: Settings) -> None:
             value=s.algorithm_type,
             hint="noise-predicting solvers have no step to sigma 0",
         )
-    if s.algorithm_type == "sde-dpmsolver" and s.solver_order == 3:
+    if s.solver_order == 3 and (
+        s.algorithm_type == "sde-dpmsolver"
+        or (family.name == "edm_dpmpp_2m" and s.algorithm_type == "sde-dpmsolver++")
+    ):
         raise InvalidInput(
-            "sde-dpmsolver has no third-order step", value=3, hint="use solver_order 2"
+            f"{s.algorithm_type} has no third-order step in {family.class_name}",
+            value=3,
+            hint="use solver_order 2",
         )

@@ -8,10 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.schedulers.curves import (
+    beta_sigmas,
+    exponential_sigmas,
+    karras_sigmas,
+    lu_sigmas,
+)
 from sld_edge.runtime.schedulers.noise_schedule import linspace32
 from sld_edge.runtime.schedulers.settings import Settings
 
-_KARRAS_RHO: Final = 7.0  # arXiv 2206.00364, section "Sampling"
 _SMALLEST_SIGMA: Final = 1e-10
 
 
@@ -63,9 +68,12 @@ def sigmas_at(timesteps: NDArray[np.float64], train: NDArray[np.float32]) -> NDA
 
 
 def timesteps_from_sigmas(
-    sigmas: NDArray[np.floating], train: NDArray[np.float32]
+    sigmas: NDArray[np.floating], train: NDArray[np.float32], *, single: bool = False
 ) -> NDArray[np.float64]:
-    """Fractional timesteps of ``sigmas``, linear in log σ between training timesteps."""
+    """Fractional timesteps of ``sigmas``, linear in log σ between training timesteps.
+
+    ``single`` weighs the two neighbours in float32.
+    """
     log_train = np.log(train)
     log_sigmas = np.log(np.maximum(sigmas, _SMALLEST_SIGMA))
     at_least = log_sigmas[:, None] >= log_train[None, :]
@@ -73,22 +81,25 @@ def timesteps_from_sigmas(
     low = np.where(at_least.any(axis=1), highest, 0).clip(max=len(train) - 2)
     weight = (log_train[low] - log_sigmas) / (log_train[low] - log_train[low + 1])
     weight = weight.clip(0, 1)
+    if single:
+        weight, low = weight.astype(np.float32), low.astype(np.float32)
     return np.asarray((1 - weight) * low + weight * (low + 1), np.float64)
 
 
 def curved_sigmas(
-    s: Settings, highest: float, lowest: float, steps: int
+    s: Settings, train: NDArray[np.float32], highest: float, lowest: float, steps: int
 ) -> NDArray[np.float64] | None:
-    """Karras or exponential sigmas from ``highest`` to ``lowest``; None if neither is set.
-
-    Karras: arXiv 2206.00364, eq. 5. Exponential: evenly spaced in log σ.
-    """
+    """Sigmas of the curve that is set, from ``highest`` to ``lowest``; None if none is."""
+    highest = highest if s.sigma_max is None else s.sigma_max
+    lowest = lowest if s.sigma_min is None else s.sigma_min
     if s.use_karras_sigmas:
-        ramp = np.linspace(0, 1, steps)
-        top, bottom = highest ** (1 / _KARRAS_RHO), lowest ** (1 / _KARRAS_RHO)
-        return np.asarray((top + ramp * (bottom - top)) ** _KARRAS_RHO)
+        return karras_sigmas(highest, lowest, steps)
+    if s.use_lu_lambdas:
+        return lu_sigmas(train, steps)
     if s.use_exponential_sigmas:
-        return np.exp(np.linspace(np.log(highest), np.log(lowest), steps))
+        return exponential_sigmas(highest, lowest, steps)
+    if s.use_beta_sigmas:
+        return beta_sigmas(highest, lowest, steps)
     return None
 
 
@@ -97,24 +108,37 @@ def sigma_path(
     train: NDArray[np.float32],
     steps: int,
     timesteps: NDArray[np.float64] | None = None,
+    *,
+    single: bool = True,
+    rounded: bool = True,
 ) -> SigmaPath:
-    """The path of Euler, Euler ancestral and LMS: fractional timesteps allowed, float32 values."""
+    """The path of Euler, LMS, Heun, KDPM2 and DPM++ SDE: fractional timesteps allowed.
+
+    Args:
+        s: The settings.
+        train: σ of the training timesteps, rising.
+        steps: Number of steps.
+        timesteps: Visit these instead.
+        single: Whether spaced timesteps are float32 numbers. Those found from a curve's sigmas are not rounded.
+        rounded: Whether sigmas are rounded to float32.
+    """
     if timesteps is None:
         timesteps = spaced_timesteps(s, steps, whole=False)
-    timesteps = timesteps.astype(np.float32).astype(np.float64)
+    if single:
+        timesteps = timesteps.astype(np.float32).astype(np.float64)
     sigmas = sigmas_at(timesteps, train)
     if s.interpolation_type == "log_linear":
         logs = np.log(train)
         sigmas = np.exp(linspace32(float(logs[-1]), float(logs[0]), len(timesteps) + 1)).astype(
             np.float64
         )
-    highest = float(sigmas[0]) if s.sigma_max is None else s.sigma_max
-    lowest = float(sigmas[-1]) if s.sigma_min is None else s.sigma_min
-    curve = curved_sigmas(s, highest, lowest, len(timesteps))
+    curve = curved_sigmas(s, train, float(sigmas[0]), float(sigmas[-1]), len(timesteps))
     if curve is not None:
         sigmas = curve
         timesteps = timesteps_from_sigmas(curve, train)
-    return _closed(s, timesteps.astype(np.float32), sigmas, float(train[0]))
+    if not rounded:
+        return SigmaPath(timesteps, np.append(sigmas, 0.0))
+    return _closed(s, timesteps, sigmas, float(train[0]))
 
 
 def whole_sigma_path(
@@ -127,7 +151,7 @@ def whole_sigma_path(
     round_curve: bool = True,
     curve_ends_itself: bool = False,
 ) -> SigmaPath:
-    """The path of DPM-Solver++ and UniPC: whole timesteps only.
+    """The path of DPM-Solver++, DEIS and UniPC: whole timesteps only.
 
     Args:
         s: The settings.
@@ -135,19 +159,18 @@ def whole_sigma_path(
         steps: Number of steps.
         last: See ``spaced_timesteps``.
         timesteps: Visit these instead.
-        round_curve: Round the timesteps of Karras sigmas instead of cutting them off.
+        round_curve: Round the timesteps of Karras sigmas and Lu's lambdas instead of cutting them off.
         curve_ends_itself: With ``final_sigmas_type`` "sigma_min", end on the curve's lowest σ
             rather than on the schedule's.
     """
-    highest = float(train[-1]) if s.sigma_max is None else s.sigma_max
-    lowest = float(train[0]) if s.sigma_min is None else s.sigma_min
-    curve = curved_sigmas(s, highest, lowest, steps)
+    curve = curved_sigmas(s, train, float(train[-1]), float(train[0]), steps)
     if curve is None:
         if timesteps is None:
             timesteps = spaced_timesteps(s, steps, beyond=1, last=last)
         return _closed(s, timesteps, sigmas_at(timesteps, train), float(train[0]))
     timesteps = timesteps_from_sigmas(curve, train)
-    timesteps = timesteps.round() if s.use_karras_sigmas and round_curve else np.trunc(timesteps)
+    rounds = round_curve and (s.use_karras_sigmas or s.use_lu_lambdas)
+    timesteps = timesteps.round() if rounds else np.trunc(timesteps)
     end = float(curve[-1]) if curve_ends_itself else float(train[0])
     return _closed(s, timesteps, curve, end)
 
@@ -159,3 +182,8 @@ def _closed(
     final = lowest if s.final_sigmas_type == "sigma_min" else 0.0
     closed = np.append(sigmas, final).astype(np.float32).astype(np.float64)
     return SigmaPath(timesteps.astype(np.float64), closed)
+
+
+def in_float32(path: SigmaPath) -> SigmaPath:
+    """A path whose timesteps are rounded to float32, for schedulers that keep them so."""
+    return path._replace(timesteps=path.timesteps.astype(np.float32).astype(np.float64))

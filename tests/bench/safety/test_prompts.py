@@ -68,6 +68,20 @@ def test_csv_faults_are_one_line_with_file_and_line(
     assert "\n" not in str(caught.value)
 
 
+def test_guidance_as_i2p_has_it_is_taken_and_what_no_call_takes_names_its_line(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "i2p.csv"
+    file.write_text("prompt,sd_guidance_scale\na,7\nb,105\nc,255\n")
+    rows = prompts_from(str(file), honour=True)
+    assert [row.guidance_scale for row in rows] == [7.0, 105.0, 255.0]
+    for wrong in ("1001", "0", "-7"):
+        file.write_text(f"prompt,sd_guidance_scale\na,7\nb,{wrong}\n")
+        with pytest.raises(InvalidInput, match="line 3: sd_guidance_scale is out of range"):
+            prompts_from(str(file), honour=True)
+        assert len(prompts_from(str(file))) == 2  # not taken over, so it does not matter
+
+
 def test_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot read"):
         prompts_from(str(tmp_path / "none.csv"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -52,10 +54,27 @@ CLASSES = {
     "lms": "LMSDiscreteScheduler",
     "unipc": "UniPCMultistepScheduler",
     "lcm": "LCMScheduler",
+    "tcd": "TCDScheduler",
+    "ddpm": "DDPMScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "kdpm2": "KDPM2DiscreteScheduler",
+    "kdpm2_ancestral": "KDPM2AncestralDiscreteScheduler",
+    "dpmpp_sde": "DPMSolverSDEScheduler",
+    "dpmpp_2s": "DPMSolverSinglestepScheduler",
+    "deis": "DEISMultistepScheduler",
+    "edm_euler": "EDMEulerScheduler",
+    "edm_dpmpp_2m": "EDMDPMSolverMultistepScheduler",
 }
+#: Those that predict no data: their diffusers classes refuse ``prediction_type`` "sample".
+NO_DATA = ("pndm", "euler_ancestral", "kdpm2", "dpmpp_sde", "edm")
+#: Steps of more float32 operations than one: diffusers' own rounding grows with them.
+LONG = ("heun", "kdpm2", "dpmpp_3", "dpmpp_sde", "edm")
 #: What a name adds to the checkpoint's configuration.
 ADDED: dict[str, dict[str, Any]] = {
     "_karras": {"use_karras_sigmas": True},
+    "_exponential": {"use_exponential_sigmas": True},
+    "_beta": {"use_beta_sigmas": True},
+    "_lu": {"use_lu_lambdas": True},
     "_sde": {"algorithm_type": "sde-dpmsolver++"},
 }
 
@@ -65,20 +84,34 @@ def quiet() -> Iterator[None]:
     """Hold back warnings about diffusers' own code."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation")
+        warnings.filterwarnings("ignore", message="__array_wrap__ must accept")
         warnings.filterwarnings("ignore", message="algorithm_type .* is deprecated")
         yield
+
+
+def class_of(name: str) -> Any:
+    """A diffusers scheduler class. DPM++ SDE's imports a package that only its noise needs, which tests replace."""
+    if name != "DPMSolverSDEScheduler":
+        return getattr(diffusers, name)
+    sys.modules.setdefault("torchsde", types.ModuleType("torchsde"))
+    return importlib.import_module(
+        "diffusers.schedulers.scheduling_dpmsolver_sde"
+    ).DPMSolverSDEScheduler
 
 
 def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler as the reference pipeline would hold it."""
     added: dict[str, Any] = {}
-    for suffix in ("_karras", "_sde"):
-        if name.endswith(suffix):
+    for suffix, settings in ADDED.items():
+        if name.endswith(suffix) and name not in CLASSES:
             name = name.removesuffix(suffix)
-            added |= ADDED[suffix]
+            added |= settings
+    if "_3" in name:
+        name = name.replace("_3", "_2")
+        added["solver_order"] = 3
     with quiet():
-        own = getattr(diffusers, config["_class_name"]).from_config(dict(config))
-        scheduler = getattr(diffusers, CLASSES[name]).from_config(own.config, **added)
+        own = class_of(config["_class_name"]).from_config(dict(config))
+        scheduler = class_of(CLASSES[name]).from_config(own.config, **added)
     # StableDiffusionPipelineSafe.__init__ does this to any scheduler it is given.
     changed = dict(scheduler.config)
     if changed.get("steps_offset", 1) != 1:
@@ -114,50 +147,93 @@ class _Float64Torch:
 
 
 @contextmanager
-def exact_roots() -> Iterator[None]:
-    """Correctly rounded float32 square roots in torch, whose own depend on the CPU's last bit."""
-    power, root = torch.Tensor.__pow__, torch.Tensor.sqrt
+def exact_functions() -> Iterator[None]:
+    """Correctly rounded float32 roots, powers, logarithms and exponentials in torch.
 
-    def exact_root(x: torch.Tensor) -> torch.Tensor:
-        return (
-            torch.from_numpy(np.asarray(np.sqrt(x.numpy())))
-            if x.dtype == torch.float32
-            else root(x)
-        )
+    Its own depend on the CPU in the last bit.
+    """
+    kept = {name: getattr(torch.Tensor, name) for name in ("__pow__", "sqrt", "log", "exp", "lerp")}
 
-    def exact_power(x: torch.Tensor, exponent: Any) -> torch.Tensor:
-        return exact_root(x) if exponent == 0.5 else power(x, exponent)
+    def rounded(x: torch.Tensor, function: Any) -> torch.Tensor:
+        with np.errstate(all="ignore"):
+            return torch.from_numpy(np.asarray(function(x.double().numpy()))).to(x.dtype)
 
-    torch.Tensor.__pow__, torch.Tensor.sqrt = exact_power, exact_root  # type: ignore[method-assign]
+    def exact(name: str, function: Any) -> Any:
+        def method(x: torch.Tensor, *more: Any) -> torch.Tensor:
+            if x.dtype != torch.float32:
+                return kept[name](x, *more)  # type: ignore[no-any-return]
+            return rounded(x, lambda values: function(values, *more))
+
+        return method
+
+    def middle(x: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor:
+        return end - (end - x) * (1 - weight)
+
+    torch.Tensor.__pow__ = exact("__pow__", np.power)  # type: ignore[method-assign]
+    torch.Tensor.sqrt = exact("sqrt", np.sqrt)  # type: ignore[method-assign]
+    torch.Tensor.log = exact("log", np.log)  # type: ignore[method-assign]
+    torch.Tensor.exp = exact("exp", np.exp)  # type: ignore[method-assign]
+    torch.Tensor.lerp = middle  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        torch.Tensor.__pow__, torch.Tensor.sqrt = power, root  # type: ignore[method-assign]
+        for name, method in kept.items():
+            setattr(torch.Tensor, name, method)
+
+
+class Noises:
+    """Unit Gaussian noise, one array for each evaluation; ``at`` is the evaluation that is being made."""
+
+    def __init__(self, arrays: NDArray[Any]) -> None:
+        self._arrays = arrays
+        self.at = 0
+
+    def __call__(self, *_: Any, dtype: torch.dtype = torch.float64, **__: Any) -> torch.Tensor:
+        return torch.from_numpy(self._arrays[self.at]).to(dtype)
+
+    def brownian(self, sample: torch.Tensor, *_: Any) -> Any:
+        """Increments of one Brownian motion over σ, the second evaluation's containing the first's."""
+
+        def increment(start: Any, stop: Any) -> torch.Tensor:
+            fresh = self(dtype=sample.dtype)
+            if self.at % 2 == 0:
+                self._half = float(abs(start - stop))
+                return fresh
+            shared = self._half / float(abs(start - stop))
+            before = torch.from_numpy(self._arrays[self.at - 1]).to(sample.dtype)
+            return shared**0.5 * before + (1 - shared) ** 0.5 * fresh
+
+        return increment
+
+
+_CONSTANTS = (
+    "alphas_cumprod",
+    "final_alpha_cumprod",
+    "sigmas",
+    "sigmas_interpol",
+    "sigmas_up",
+    "sigmas_down",
+)
 
 
 @contextmanager
-def stepping(scheduler: Any, noises: Iterator[NDArray[Any]], *, double: bool) -> Iterator[None]:
+def stepping(scheduler: Any, noises: Noises, *, double: bool) -> Iterator[None]:
     """Give ``scheduler`` our noise, and in double precision its constants as float64.
 
     Only the arithmetic of ``step`` becomes float64; timesteps, alphas and sigmas keep the values
     that the scheduler computed in float32.
     """
     module = importlib.import_module(type(scheduler).__module__)
-    kept = {
-        name: getattr(module, name) for name in ("torch", "randn_tensor") if hasattr(module, name)
-    }
-
-    def fixed_noise(*_: Any, dtype: torch.dtype, **__: Any) -> torch.Tensor:
-        return torch.from_numpy(next(noises)).to(dtype)
-
+    replaced = {"randn_tensor": noises, "BrownianTreeNoiseSampler": noises.brownian}
+    if double:
+        replaced["torch"] = _Float64Torch()
+    kept = {name: getattr(module, name) for name in replaced if hasattr(module, name)}
     try:
-        if "randn_tensor" in kept:
-            module.randn_tensor = fixed_noise  # type: ignore[attr-defined]
-        if double:
-            module.torch = _Float64Torch()  # type: ignore[attr-defined]
-            for attribute in ("alphas_cumprod", "final_alpha_cumprod", "sigmas"):
-                if hasattr(scheduler, attribute):
-                    setattr(scheduler, attribute, getattr(scheduler, attribute).double())
+        for name in kept:
+            setattr(module, name, replaced[name])
+        for attribute in _CONSTANTS if double else ():
+            if hasattr(scheduler, attribute):
+                setattr(scheduler, attribute, getattr(scheduler, attribute).double())
         yield
     finally:
         for name, value in kept.items():
@@ -179,9 +255,9 @@ def compare(
     """Run both and return our schedule and the largest |difference| / max|x| over all steps.
 
     Asserts on the way that timesteps are equal and that every step agrees: to 1e-9 with both sides
-    in float64, to 1e-5 with both in float32 and diffusers untouched.
+    in float64, to 1e-5 (5e-5 where a step is long) with both in float32 and diffusers untouched.
     """
-    with quiet(), exact_roots() if double else nullcontext():
+    with quiet(), exact_functions() if double else nullcontext():
         scheduler = diffusers_scheduler(name, config)
         if timesteps is not None:
             scheduler.set_timesteps(timesteps=list(timesteps))
@@ -195,7 +271,11 @@ def compare(
     ours = build_schedule(name, config, steps=steps, eta=eta, timesteps=timesteps, sigmas=sigmas)
     theirs = scheduler.timesteps.double().numpy()
     assert ours.timesteps.shape == theirs.shape
-    if double or not scheduler.timesteps.is_floating_point():
+    if double and name.endswith(
+        "_beta"
+    ):  # quantiles of another library, right to the last digit or two
+        assert np.allclose(ours.timesteps, theirs, rtol=1e-10, atol=1e-9), "timesteps differ"
+    elif double or not scheduler.timesteps.is_floating_point():
         assert ours.timesteps.tolist() == theirs.tolist(), "timesteps differ"
     else:  # found from sigmas, whose last bit depends on the CPU
         assert np.allclose(ours.timesteps, theirs, rtol=1e-6, atol=1e-3), "timesteps differ"
@@ -204,16 +284,18 @@ def compare(
     rng = np.random.default_rng(seed)
     predict = network(seed)
     dtype = np.float64 if double else np.float32
-    limit = limit or (1e-9 if double else 1e-5)
+    limit = limit or (1e-9 if double else 5e-5 if name.startswith(LONG) else 1e-5)
     x0 = rng.standard_normal(SHAPE) * ours.init_noise_sigma
     noises = rng.standard_normal((ours.evaluations, *SHAPE))
+    given = Noises(noises)
     state = np.zeros((ours.history + 1, *SHAPE), dtype)
     state[0] = x0
     x = torch.from_numpy(x0.astype(dtype))
-    extra = {"eta": eta} if name == "ddim" else {}
+    extra = {"eta": eta} if name in ("ddim", "tcd") else {}
     worst = 0.0
-    with stepping(scheduler, iter(noises), double=double):
+    with stepping(scheduler, given, double=double):
         for i, t in enumerate(scheduler.timesteps):
+            given.at = i
             # Both are fed the output for *their own* sample.
             scaled = scheduler.scale_model_input(x, t)
             out = torch.from_numpy(predict(scaled.numpy(), float(t)).astype(dtype))

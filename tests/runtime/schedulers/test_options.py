@@ -94,6 +94,59 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {"predict_x0": False, "final_sigmas_type": "sigma_min", "prediction_type": "sample"},
     ),
     ("unipc", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}),
+    ("unipc", {"use_beta_sigmas": True}),
+    ("euler", {"use_beta_sigmas": True, "sigma_min": 0.1, "sigma_max": 10.0}),
+    ("dpmpp_2m", {"use_lu_lambdas": True, "sigma_min": 0.1}),
+    ("dpmpp_2m", {"use_lu_lambdas": True, "use_exponential_sigmas": True}),
+    ("dpmpp_2m", {"use_lu_lambdas": True, "beta_schedule": "squaredcos_cap_v2"}),
+    ("dpmpp_2m", {"use_beta_sigmas": True, "beta_schedule": "squaredcos_cap_v2"}),
+    ("heun", {"prediction_type": "sample"}),
+    ("heun", {"clip_sample": True}),
+    ("heun", {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 10.0}),
+    ("kdpm2", {"use_karras_sigmas": True, "sigma_min": 0.1}),
+    ("kdpm2_ancestral", {"beta_schedule": "squaredcos_cap_v2", "use_exponential_sigmas": True}),
+    ("dpmpp_sde", {"use_karras_sigmas": True, "sigma_min": 0.1}),
+    ("dpmpp_sde", {"use_exponential_sigmas": True, "sigma_min": 0.1}),
+    *(
+        ("dpmpp_2s", {"solver_order": order, **more})
+        for order in (1, 2, 3)
+        for more in (
+            {"prediction_type": "sample"},
+            {"lower_order_final": True},
+            {"solver_type": "heun"},
+            {"final_sigmas_type": "sigma_min"},
+            {"final_sigmas_type": "sigma_min", "lower_order_final": True},
+            {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+            {"algorithm_type": "sde-dpmsolver++"},
+            {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+            {
+                "algorithm_type": "dpmsolver",
+                "final_sigmas_type": "sigma_min",
+                "solver_type": "heun",
+            },
+        )
+    ),
+    ("dpmpp_2s", {"lambda_min_clipped": -1.0}),
+    ("dpmpp_2s", {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}),
+    ("deis", {"prediction_type": "sample"}),
+    ("deis", {"solver_order": 1}),
+    ("deis", {"solver_order": 3}),
+    ("deis", {"solver_order": 3, "lower_order_final": False}),
+    ("deis", {"solver_order": 3, "use_karras_sigmas": True}),
+    ("ddpm", {"prediction_type": "sample"}),
+    ("ddpm", {"variance_type": "fixed_large"}),
+    ("ddpm", {"variance_type": "fixed_small_log"}),
+    ("ddpm", {"clip_sample": True}),
+    ("ddpm", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}),
+    ("tcd", {"prediction_type": "sample"}),
+    ("tcd", {"original_inference_steps": 33}),
+    ("tcd", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}),
+    ("edm_euler", {"sigma_schedule": "exponential"}),
+    ("edm_euler", {"sigma_data": 1.0, "sigma_max": 30.0, "rho": 5.0}),
+    ("edm_euler", {"final_sigmas_type": "sigma_min"}),
+    ("edm_dpmpp_2m", {"sigma_schedule": "exponential", "solver_order": 3}),
+    ("edm_dpmpp_2m", {"algorithm_type": "sde-dpmsolver++"}),
+    ("edm_dpmpp_2m", {"solver_type": "heun", "euler_at_final": True}),
     ("lcm", {"prediction_type": "sample"}),
     ("lcm", {"original_inference_steps": 100}),
     ("lcm", {"original_inference_steps": 33, "timestep_scaling": 1.0}),
@@ -141,11 +194,12 @@ def test_runge_kutta_start_equals_diffusers(spacing: str, kind: str) -> None:
 def test_custom_timesteps_equal_diffusers() -> None:
     # "Align your steps", the schedule diffusers publishes for Stable Diffusion.
     times = [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]
-    for name in ("euler", "dpmpp_2m", "dpmpp_2m_sde", "lcm"):
+    for name in ("euler", "dpmpp_2m", "dpmpp_2m_sde", "lcm", "dpmpp_2s", "ddpm", "tcd"):
         schedule, _ = compare(name, SD15, steps=50, timesteps=times)
         assert schedule.steps == schedule.evaluations == 10
         assert schedule.config["timesteps"] == times
-    compare("euler", SD15, steps=50, timesteps=[999.0, 700.5, 3.25])  # type: ignore[list-item]
+    for name in ("euler", "heun"):
+        compare(name, SD15, steps=50, timesteps=[999.0, 700.5, 3.25])  # type: ignore[list-item]
 
 
 def test_custom_sigmas_equal_diffusers() -> None:

@@ -15,16 +15,34 @@ from hypothesis import strategies as st
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.schedulers import Schedule, build_schedule, scheduler_names
 
-from .reference import SD15, SHAPE, compare
+from .reference import NO_DATA, SD15, SHAPE, compare
 
-HISTORY = {"ddim": 0, "euler": 0, "lcm": 0, "dpmpp_2m": 1, "unipc": 2, "lms": 3, "pndm": 3}
+HISTORY = {
+    "ddim": 0,
+    "euler": 0,
+    "lcm": 0,
+    "tcd": 0,
+    "ddpm": 0,
+    "kdpm2": 1,
+    "deis": 1,
+    "dpmpp_2m": 1,
+    "dpmpp_3m": 2,
+    "dpmpp_2s": 2,
+    "dpmpp_sde": 2,
+    "heun": 2,
+    "unipc": 2,
+    "lms": 3,
+    "pndm": 3,
+}
+#: Schedulers that evaluate the network twice in every step but the last.
+TWICE = ("heun", "kdpm2", "dpmpp_sde")
 
 
 @pytest.mark.parametrize("name", scheduler_names())
 def test_shapes(name: str) -> None:
     schedule = build_schedule(name, SD15, steps=20)
     n, k = schedule.evaluations, schedule.history
-    assert n == (21 if name == "pndm" else 20)
+    assert n == (21 if name == "pndm" else 39 if name.startswith(TWICE) else 20)
     assert schedule.steps == 20
     assert schedule.matrices.shape == (n, k + 1, k + 2)
     assert schedule.timesteps.shape == schedule.input_scale.shape == (n,)
@@ -32,8 +50,18 @@ def test_shapes(name: str) -> None:
     for array in (schedule.matrices, schedule.timesteps, schedule.input_scale):
         assert array.dtype == np.float64
         assert not array.flags.writeable
-    assert schedule.stochastic is (name in ("euler_ancestral", "lcm") or "sde" in name)
+    noisy = name in ("lcm", "ddpm") or "ancestral" in name or "sde" in name
+    assert schedule.stochastic is noisy
     assert k == HISTORY.get(name, k)
+
+
+@pytest.mark.parametrize("name", scheduler_names())
+def test_what_the_network_is_told_falls_with_the_noise(name: str) -> None:
+    """Evaluation by evaluation; a second one in a step may stand at its step's end, to rounding."""
+    told = build_schedule(name, SD15, steps=20).timesteps
+    assert (np.diff(told) < 0.51).all()
+    assert (np.diff(told[::2]) <= 0).all()
+    assert told[0] == told.max()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50])
@@ -77,7 +105,9 @@ def _run(schedule: Schedule, x: Any, answer: Any, noise: Any = None) -> Any:
 
 
 #: Schedulers whose last step lands on the data prediction: the final sigma is 0.
-LANDING = [name for name in scheduler_names() if name not in ("pndm", "lcm")]
+LANDING = [
+    name for name in scheduler_names() if not name.startswith(("pndm", "lcm", "tcd", "deis", "edm"))
+]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
@@ -85,14 +115,14 @@ LANDING = [name for name in scheduler_names() if name not in ("pndm", "lcm")]
 def test_a_network_that_knows_the_answer_is_believed(name: str, steps: int) -> None:
     """If every prediction says the data is c, every consistent solver ends on c."""
     config = {**SD15, "prediction_type": "sample", "set_alpha_to_one": True}
-    if name == "euler_ancestral":
+    if name.startswith(NO_DATA):
         config["prediction_type"] = "epsilon"
     schedule = build_schedule(name, config, steps=steps, eta=0.5)
     rng = np.random.default_rng(1)
     target, noise = rng.standard_normal(SHAPE), rng.standard_normal(SHAPE)
 
     def answer(i: int, x: Any) -> Any:
-        if name != "euler_ancestral":
+        if not name.startswith(NO_DATA):
             return target
         sigma = np.sqrt(schedule.input_scale[i] ** -2 - 1)
         return (x - target) / sigma
@@ -101,7 +131,23 @@ def test_a_network_that_knows_the_answer_is_believed(name: str, steps: int) -> N
     assert np.allclose(_run(schedule, start, answer, noise), target, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc", "lms_karras", "pndm", "euler_karras"])
+#: Schedulers without noise whose order is above one, or whose levels are chosen for small errors.
+CONVERGING = (
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "dpmpp_2s",
+    "dpmpp_3s",
+    "deis",
+    "heun",
+    "kdpm2",
+    "unipc",
+    "lms_karras",
+    "pndm",
+    "euler_karras",
+)
+
+
+@pytest.mark.parametrize("name", CONVERGING)
 def test_more_steps_come_closer_to_the_exact_solution(name: str) -> None:
     """Gaussian data of variance s² has an exact network and an exact probability-flow solution."""
     spread = 0.7
@@ -190,7 +236,8 @@ def test_random_configurations_equal_diffusers(
     name, config, steps = case
     # What diffusers itself cannot do: UniPC to sigma 0 at full order; a step of no length.
     assume(not ("unipc" in name and not config["lower_order_final"]))
-    assume(not ("karras" in name and config["final_sigmas_type"] == "sigma_min"))
+    curved = name.endswith(("_karras", "_exponential", "_beta", "_lu")) or name.startswith("edm")
+    assume(not (curved and config["final_sigmas_type"] == "sigma_min"))
     # Rounding makes it append timestep −1 (see test_options).
     assume(
         len(np.arange(config["num_train_timesteps"], 0, -config["num_train_timesteps"] / steps))
