@@ -13,7 +13,7 @@ from sld_edge.runtime.steering import Steering, is_few_step
 
 _OFF: Final = "off"
 #: Guidance scales at which the floor was measured to hold (docs/safety.md); others are refused under a policy.
-GUIDANCE_SCALES: Final = (5.0, 15.0)
+GUIDANCE_SCALES: Final = (3.0, 10.0)
 #: Fewest network evaluations for which the floor was measured; few-step schedulers were measured for fewer.
 FEWEST_EVALUATIONS: Final = 8
 FEWEST_OF_FEW_STEP: Final = 4
