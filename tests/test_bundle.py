@@ -18,7 +18,7 @@ from sld_edge.errors import BundleError, InvalidInput
 from sld_edge.manifest import (
     FORMAT,
     VERSION,
-    VERSION_WITH_INT8,
+    VERSION_WITH_GATES,
     Check,
     Graph,
     Manifest,
@@ -153,7 +153,7 @@ def test_no_change_of_the_manifest_goes_unseen(tmp_path_factory: Any, data: st.D
 def test_a_newer_manifest_asks_for_an_upgrade(bundle: Path) -> None:
     file = bundle / "manifest.json"
     data = json.loads(file.read_text("utf-8"))
-    data["version"] = VERSION_WITH_INT8 + 1
+    data["version"] = VERSION_WITH_GATES + 1
     data["something_new"] = 1
     file.write_text(json.dumps(data), "utf-8")
     with pytest.raises(BundleError, match="upgrade"):

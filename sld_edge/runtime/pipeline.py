@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
+from sld_edge.runtime.precision import notes_on_precision
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.tokenize import Tokenizer
@@ -80,7 +82,8 @@ class SafePipeline:
             bundle: Folder that ``sld-export`` wrote.
             engine: None chooses the best; ``"onnxruntime"``, ``"onnxruntime:cpu"``,
                 ``"tensorrt"``, or :class:`~sld_edge.engines.base.EngineOptions`, which then says everything.
-            compute_precision: Lowest precision the denoiser's and decoder's arithmetic may use.
+            compute_precision: Lowest precision the denoiser's and decoder's arithmetic may use. One that was not
+                shown to be as safe as fp32 in this bundle is noted at every call, and refused under a policy.
             threads: CPU threads; 0 uses every core.
             memory: ``"low"`` loads one stage after the other and releases it again, so that the largest
                 decides what is needed; every call then loads anew. Pictures are the same.
@@ -292,7 +295,10 @@ class SafePipeline:
         return ContextEncoder(self.bundle.graph("text"), text)
 
     def _prepared(self, **arguments: Any) -> Call:
-        return prepare_call(self.bundle, self._tokenizer, **arguments)
+        call = prepare_call(self.bundle, self._tokenizer, **arguments)
+        asked = self.options.compute_precision
+        notes = notes_on_precision(self.bundle.manifest, asked, call.guard)
+        return replace(call, notes=(*call.notes, *notes))
 
     def _denoise(
         self,
