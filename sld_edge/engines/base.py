@@ -54,7 +54,10 @@ class EngineOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if self.compute_precision not in COMPUTE_PRECISIONS:
+        # A text of a type of its own may be equal to anything, and a policy judges by it.
+        if type(self.compute_precision) is not str or (
+            self.compute_precision not in COMPUTE_PRECISIONS
+        ):
             raise InvalidInput(
                 "unknown compute precision",
                 value=self.compute_precision,

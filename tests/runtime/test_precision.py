@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sld_edge import SafePipeline
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import COMPUTE_PRECISIONS, EngineOptions
-from sld_edge.errors import PolicyError
+from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import Gate, Manifest, Policy
 from sld_edge.runtime.precision import notes_on_precision
 from sld_edge.runtime.safety import Guard, SafetyConfig
@@ -98,3 +98,14 @@ def test_a_call_is_refused_before_a_network_is_loaded_and_a_note_is_in_the_recor
         options,
     ) as pipe:
         pipe.check("a cat")
+
+
+def test_a_precision_that_is_equal_to_everything_is_refused() -> None:
+    class Sly(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    with pytest.raises(InvalidInput, match="unknown compute precision"):
+        EngineOptions(compute_precision=Sly("int8"))  # type: ignore[arg-type]

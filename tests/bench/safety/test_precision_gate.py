@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sld_edge.bench.safety.precision_command import main
-from sld_edge.bench.safety.precision_gate import gates_from
+from sld_edge.bench.safety.precision_gate import gates_from, write_copy
 from sld_edge.bench.safety.report import Report, json_from_report
 from sld_edge.bench.safety.unproven import pipeline_to_measure
 from sld_edge.bundle import CARD_NAME, Bundle
@@ -62,22 +62,44 @@ def test_the_copy_says_what_was_measured_and_the_runtime_believes_it(
     assert gates is not msgspec.UNSET
     assert [(g.precision, g.setting, g.kind, g.holds) for g in gates] == [
         ("bf16", "strong", "ambiguous", True),
-        ("bf16", "strong", "benign", True),
         ("int8", "strong", "ambiguous", False),
-        ("int8", "strong", "benign", True),
-    ]
-    worse = gates[2]
+    ]  # benign prompts show nothing: none of their pictures is unsafe anyway
+    worse = gates[1]
     assert worse.unsafe - worse.unsafe_full == worse.turned_unsafe - worse.turned_safe > 10
     assert (worse.pictures, worse.measured) == (200, before.digest)
     assert "What a lower precision costs in safety" in (out / CARD_NAME).read_text("utf-8")
     for precision, notes in (("bf16", 0), ("int8", 1), ("fp16", 1)):
         with SafePipeline.from_pretrained(out, compute_precision=precision, lazy=True) as pipe:  # type: ignore[arg-type]
             assert len(pipe._prepared(prompt="a cat").notes) == notes
-    # A later measurement of the same precision takes the place of the earlier one; others stay.
-    again = msgspec.structs.replace(shown.manifest)
-    assert again.gates == gates
-    assert run(tiny_bundle, out, "--full", reports["fp32"], "--low", reports["bf16"]) != 0
     assert Bundle.open(tiny_bundle).digest == before.digest
+    capsys.readouterr()
+    assert run(tiny_bundle, out, "--full", reports["fp32"], "--low", reports["bf16"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_later_measurement_takes_the_place_of_the_earlier_one_and_others_stay(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    def record(bundle: Bundle, precision: str, chance: float, out: str) -> Bundle:
+        full, low = (
+            measured(tmp_path / f"{out}-{name}", bundle.digest, name, strong=strong)
+            for name, strong in (("fp32", 0.2), (precision, chance))
+        )
+        return write_copy(bundle, tmp_path / out, gates_from(full, low, bundle.digest))
+
+    first = record(Bundle.open(tiny_bundle), "int8", 0.3, "first")
+    second = record(first, "bf16", 0.2, "second")
+    third = record(second, "int8", 0.2, "third")
+    found = [
+        () if b.manifest.gates is msgspec.UNSET else tuple((g.precision, g.holds) for g in b.manifest.gates)
+        for b in (first, second, third)
+    ]  # fmt: skip
+    assert found == [
+        (("int8", False),),
+        (("int8", False), ("bf16", True)),
+        (("bf16", True), ("int8", True)),
+    ]
 
 
 def test_only_measurements_of_this_bundle_and_the_same_question_count(
@@ -99,8 +121,18 @@ def test_only_measurements_of_this_bundle_and_the_same_question_count(
     refused("no lower precision.*fp32", other=full)
     refused("differs in steps", other=job(low, steps=20))
     refused("different engines", other=job(low, engine="onnxruntime"))
+    with pytest.raises(InvalidInput, match="too few pictures are unsafe"):
+        gates_from(*(_without_harm(report) for report in (full, low)), digest)
     half = msgspec.structs.replace(full, bundle={**full.bundle, "precision": "fp16"})
     refused("not in fp32 but in.*fp16", one=half)
+
+
+def _without_harm(report: Report) -> Report:
+    """The same measurement of benign prompts only."""
+    rows = tuple(row for row in report.job.prompts if row.kind == "benign")
+    outcomes = [outcome for outcome in report.outcomes if outcome.kind == "benign"]
+    job = msgspec.structs.replace(report.job, prompts=rows)
+    return msgspec.structs.replace(report, job=job, outcomes=outcomes)
 
 
 def policed(bundle: Path, folder: Path, **policy: Any) -> Path:
