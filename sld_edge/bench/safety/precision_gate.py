@@ -112,10 +112,14 @@ def require_same_graphs(bundle: Bundle, measured: Bundle) -> None:
     ours, theirs = bundle.manifest, measured.manifest
     names = sorted(name for name in ours.files.keys() | theirs.files.keys() if name != CARD_NAME)
     unlike = [name for name in names if ours.files.get(name) != theirs.files.get(name)]
-    if ours.safety.concept != theirs.safety.concept:
-        unlike.append("the concept")
-    if ours.scheduler != theirs.scheduler:
-        unlike.append("the scheduler")
+    for what, one, other in (
+        ("the concept", ours.safety.concept, theirs.safety.concept),
+        ("the scheduler", ours.scheduler, theirs.scheduler),
+        ("the tokenizer", ours.tokenizer, theirs.tokenizer),
+        ("the network", ours.model, theirs.model),
+    ):
+        if one != other:
+            unlike.append(what)
     if unlike:
         raise InvalidInput(
             "the bundle that was measured is not of the same graphs, it differs in",
