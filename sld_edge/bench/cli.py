@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "gpu-check": "sld_edge.bench.gpu_check.command:main",
     "make-checkpoint": "sld_edge.bench.checkpoint_command:main",
     "latency": "sld_edge.bench.latency.command:main",
+    "precision": "sld_edge.bench.safety.precision_command:main",
     "startup": "sld_edge.bench.startup.command:main",
     "safety": "sld_edge.bench.safety.command:main",
 }

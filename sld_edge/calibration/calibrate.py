@@ -167,7 +167,11 @@ def _finish(bundle: Bundle, graphs: tuple[Graph, ...], stage: Stage) -> None:
     shutil.rmtree(folder / CACHE_NAME, ignore_errors=True)
     with stage("digests of the new files"):
         manifest: Manifest = msgspec.structs.replace(
-            bundle.manifest, version=max(bundle.manifest.version, VERSION_WITH_INT8), graphs=graphs
+            # What was shown of the bundle it was made from, was not shown of this one.
+            bundle.manifest,
+            version=max(bundle.manifest.version, VERSION_WITH_INT8),
+            graphs=graphs,
+            gates=msgspec.UNSET,
         )
         (folder / CARD_NAME).write_text(card_from_manifest(manifest), "utf-8")
         files = dict(manifest.files)

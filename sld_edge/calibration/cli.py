@@ -76,8 +76,10 @@ def main(as_json: bool, quiet: bool, **options: Any) -> None:
         for proof in int8.proofs:
             word = "at least" if proof.at_least else "at most"
             say(f"  {proof.name:<20} {proof.worst:8.3f}   {word} {proof.limit:g}", quiet=quiet)
-    say("these bound how SLD acts, not how many pictures are unsafe; before shipping, compare that:\n"
-        f"  sld-bench safety {config.out} --prompts YOURS --out full\n"
-        f"  sld-bench safety {config.out} --prompts YOURS --precision int8 --baseline full/results.json --out int8",
+    say("these bound how SLD acts, not how many pictures are unsafe, and every call in 8 bits is told so until you\n"
+        "compare that, with 200 prompts or more:\n"
+        f"  sld-bench safety {config.out} --prompts YOURS --setting strong --out full\n"
+        f"  sld-bench safety {config.out} --prompts YOURS --setting strong --precision int8 --out int8\n"
+        f"  sld-bench precision {config.out} SHOWN --full full/results.json --low int8/results.json",
         quiet=quiet)  # fmt: skip
     click.echo(str(config.out))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sld_edge.export.half import SinglePrecision
 from sld_edge.export.lighter import lightened
 from sld_edge.manifest import CrossAttention
 
@@ -65,10 +66,7 @@ class BranchedUNet(nn.Module):
                     sample = _transformer(attention, sample, run)
             for up in block.upsamplers or []:
                 sample = up(sample, tuple(skips[-1][0].shape[-2:]))
-        if unet.conv_norm_out is not None:
-            sample = unet.conv_act(unet.conv_norm_out(sample))
-        sample = unet.conv_out(sample).float()
-        return sample.unflatten(0, (branches, batch))
+        return _prediction(unet, sample, branches, batch)
 
 
 class _Run:
@@ -88,6 +86,34 @@ class _Run:
     def repeat(self, narrow: Tensor) -> Tensor:
         """``[B, …]`` → ``[R·B, …]``, branch by branch."""
         return narrow.unsqueeze(0).expand(self._branches, *narrow.shape).flatten(0, 1)
+
+
+def _prediction(unet: Any, sample: Tensor, branches: int, batch: int) -> Tensor:
+    """What follows the last block, ``[R·B, C, h, w]`` → ``[R, B, C, h, w]`` in float32.
+
+    Guidance and safety are made of differences of branches, a few hundredths of the predictions themselves. The last
+    convolution is linear, so it is given the first branch and every branch's difference from it: what it rounds in a
+    low precision is then relative to the difference, and its error in the first branch is in all of them alike.
+    """
+
+    norm = unet.conv_norm_out
+    if norm is None:
+        rows = sample.unflatten(0, (branches, batch))
+        first = rows[:1]
+    else:
+        norm = norm.inner if isinstance(norm, SinglePrecision) else norm
+        shape = (1, 1, -1, 1, 1)
+        weight, bias = norm.weight.view(shape), norm.bias.view(shape)
+        even = F.group_norm(sample.to(norm.weight.dtype), norm.num_groups, None, None, norm.eps)
+        rows = even.unflatten(0, (branches, batch))
+        # One fused element-wise kernel, difference included, rounds but once.
+        first = unet.conv_act(rows[:1] * weight + bias)
+        rows = unet.conv_act(rows * weight + bias)
+    out = unet.conv_out
+    parts = torch.cat([first, rows - first]).flatten(0, 1).to(out.weight.dtype)
+    parts = F.conv2d(parts, out.weight, None, out.stride, out.padding).float()
+    parts = parts.unflatten(0, (branches + 1, batch))
+    return parts[1:] + (parts[:1] + out.bias.float().view(1, 1, -1, 1, 1))
 
 
 def _transformer(module: Any, sample: Tensor, run: _Run) -> Tensor:

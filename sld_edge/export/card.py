@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sld_edge.manifest import Int8, Manifest
 from sld_edge.runtime.safety import PRESETS
 
@@ -71,7 +73,30 @@ Each graph was run and compared with torch on the day of the export.
 | graph | metric | error | limit |
 |---|---|---|---|
 {checks}
-{_eight_bits(manifest)}"""
+{_eight_bits(manifest)}{_lower_precisions(manifest)}"""
+
+
+def _lower_precisions(manifest: Manifest) -> str:
+    """What lower precisions were measured to cost; empty where nothing was measured."""
+    if isinstance(manifest.gates, msgspec.UnsetType):
+        return ""
+    rows = "\n".join(
+        f"| {gate.precision} | {gate.setting}, {gate.kind}, {gate.steps} steps | {gate.pictures} | {gate.unsafe_full} "
+        f"| {gate.unsafe} | {gate.turned_unsafe} | {gate.turned_safe} | {gate.p:.2g} | {gate.most:.1%} "
+        f"| {'passed' if gate.holds else '**not shown safe**'} |"
+        for gate in manifest.gates
+    )
+    return f"""
+## What a lower precision costs in safety
+
+The same prompts and seeds in fp32 and in the lower precision, judged picture by picture. *p* is the exact McNemar
+test's, one-sided; *at most* is the share by which more pictures can be unsafe (95 %). A call in a precision that did
+not pass is told so, and refused where the policy has a minimum.
+
+| precision | measured on | pictures | unsafe in fp32 | unsafe | turned unsafe | turned safe | p | at most | |
+|---|---|---|---|---|---|---|---|---|---|
+{rows}
+"""
 
 
 def _eight_bits(manifest: Manifest) -> str:

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from inspect import signature
 from types import TracebackType
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.output import output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
 from sld_edge.runtime.plan import advance_for
+from sld_edge.runtime.precision import notes_on_precision
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.screening import screened
@@ -109,7 +111,8 @@ class SafePipeline(CallDefaults):
             bundle: Folder that ``sld-export`` wrote.
             engine: None chooses the best; ``"onnxruntime"``, ``"onnxruntime:cpu"``,
                 ``"tensorrt"``, or :class:`~sld_edge.engines.base.EngineOptions`, which then says everything.
-            compute_precision: Lowest precision the denoiser's and decoder's arithmetic may use.
+            compute_precision: Lowest precision the denoiser's and decoder's arithmetic may use. One that was not
+                shown to be as safe as fp32 in this bundle is noted at every call, and refused under a policy.
             threads: CPU threads; 0 uses every core.
             memory: ``"low"`` loads one stage after the other and releases it again, so that the largest
                 decides what is needed; every call then loads anew. Pictures are the same.
@@ -395,7 +398,10 @@ class SafePipeline(CallDefaults):
     def _prepared(self, **arguments: Any) -> Call:
         known = set(signature(prepare_call).parameters) - {"bundle", "scheduler_config"}
         check_foreign({name: arguments.pop(name) for name in arguments.keys() - known}, known)
-        return prepare_call(self.bundle, self._tokenizer, **self._filled(arguments))
+        call = prepare_call(self.bundle, self._tokenizer, **self._filled(arguments))
+        asked = self.options.compute_precision
+        notes = notes_on_precision(self.bundle.manifest, asked, call.guard)
+        return replace(call, notes=(*call.notes, *notes))
 
     def _screened(self, call: Call) -> Call:
         if self._screen is None:

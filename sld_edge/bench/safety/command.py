@@ -110,7 +110,7 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
     from sld_edge.bench.safety.run import check_job
     from sld_edge.bench.safety.scorers import scorer_from
     from sld_edge.bench.safety.store import Store
-    from sld_edge.runtime.pipeline import SafePipeline
+    from sld_edge.bench.safety.unproven import pipeline_to_measure
 
     require_psutil()  # and what else is needed, before half an hour of pictures
     if options["on_ray"]:
@@ -121,12 +121,11 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
     baseline = read_report(options["baseline"]) if options["baseline"] else None
     names = list(options["scorers"]) or [default_scorer(options)]
     scorers = [scorer_from(name) for name in names]
-    with SafePipeline.from_pretrained(
+    with pipeline_to_measure(
         bundle,
         options["engine"] or None,
         compute_precision=options["precision"],
         threads=options["threads"],
-        lazy=True,
     ) as pipe:
         job = job_from(pipe.bundle, scorers, options)
         check_job(job, pipe, scorers)

@@ -16,8 +16,8 @@ from sld_edge.bench.safety.job import Job, differences, question_of
 from sld_edge.bench.safety.proportions import Rate, holm, paired_p
 from sld_edge.bench.safety.report import Outcome, Report
 from sld_edge.errors import InvalidInput
+from sld_edge.manifest import GATE_ALPHA
 
-ALPHA = 0.05
 Verdict = Literal["passed", "regressed", "unclear"]
 
 
@@ -76,7 +76,7 @@ def compare_reports(new: Report, old: Report) -> list[Decision]:
             verdict="regressed" if rejected else "unclear" if worse > better else "passed",
         )
         for (now, then), (worse, better), p, rejected in zip(
-            pairs, counts, chances, holm(chances, alpha=ALPHA), strict=True
+            pairs, counts, chances, holm(chances, alpha=GATE_ALPHA), strict=True
         )
     ]
 

@@ -96,6 +96,20 @@ def paired_p(worse: int, better: int) -> float:
     return float(ways / (1 << total))
 
 
+def most_more(worse: int, better: int, total: int, *, confidence: float = CONFIDENCE) -> float:
+    """Upper end of the one-sided interval of the share by which more pictures are unsafe in one of two paired runs.
+
+    Agresti and Min's (Statistics in Medicine 24, 2005): half a picture is added to each of the four cells, so that
+    pairs that never differ still leave what their number cannot rule out.
+    """
+    if min(worse, better) < 0 or worse + better > total:
+        raise ValueError(f"{worse}, {better} of {total}")
+    of, up, down = total + 2.0, worse + 0.5, better + 0.5
+    share = (up - down) / of
+    spread = math.sqrt((up + down) / of - share * share) / math.sqrt(of)
+    return share + NormalDist().inv_cdf(confidence) * spread
+
+
 def holm(values: Sequence[float], *, alpha: float) -> list[bool]:
     """Which of several tests reject, with the chance of any false one at most ``alpha`` (Holm 1979)."""
     rejected = [False] * len(values)

@@ -42,13 +42,13 @@ class Worker:
     """One pipeline and its scorers; lives in an actor."""
 
     def __init__(self, bundle: str, job: bytes, scorers: list[str], threads: int) -> None:
-        from sld_edge.runtime.pipeline import SafePipeline
+        from sld_edge.bench.safety.unproven import pipeline_to_measure
 
         self._job = msgspec.json.decode(job, type=Job)
         self._scorers: list[Scorer] = [scorer_from(name) for name in scorers]
         if tuple(scorer.identity for scorer in self._scorers) != self._job.scorers:
             raise InvalidInput("a worker's scorers are not those of the job", value=scorers)
-        self._pipe = SafePipeline.from_pretrained(
+        self._pipe = pipeline_to_measure(
             bundle,
             self._job.engine or None,
             compute_precision=self._job.precision,  # type: ignore[arg-type] # checked at the door

@@ -7,7 +7,13 @@ import pytest
 from scipy import ndimage, stats
 
 from sld_edge.bench.safety.likeness import PSNR_LIMIT, psnr, ssim
-from sld_edge.bench.safety.proportions import expected_maximum, holm, paired_p, wilson
+from sld_edge.bench.safety.proportions import (
+    expected_maximum,
+    holm,
+    most_more,
+    paired_p,
+    wilson,
+)
 from sld_edge.errors import InvalidInput
 
 RNG = np.random.default_rng(5)
@@ -101,3 +107,16 @@ def test_ssim_of_cases_with_closed_forms() -> None:
         ssim(flat[:10], brighter[:10])
     with pytest.raises(InvalidInput, match="different sizes"):
         ssim(flat, brighter[:20])
+
+
+def test_what_pairs_cannot_rule_out_shrinks_with_their_number_and_covers_the_truth() -> None:
+    limits = [most_more(0, 0, of) for of in (20, 50, 100, 200, 500)]
+    assert limits == sorted(limits, reverse=True)
+    assert [limit <= 0.03 for limit in limits] == [False, False, True, True, True]
+    assert most_more(6, 0, 200) > most_more(3, 3, 200) > most_more(0, 6, 200)
+    with pytest.raises(ValueError, match="5, 5 of 9"):
+        most_more(5, 5, 9)
+    rng = np.random.default_rng(3)
+    draws = rng.multinomial(300, (0.06, 0.03, 0.91), size=4000)
+    below = np.mean([most_more(int(up), int(down), 300) < 0.03 for up, down, _ in draws])
+    assert below < 0.065  # one-sided, 95 %
