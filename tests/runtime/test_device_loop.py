@@ -24,10 +24,9 @@ from sld_edge.manifest import Graph
 from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.loop_cache import LoopCache
 from sld_edge.runtime.noise import randn_for
-from sld_edge.runtime.schedulers import scheduler_names
 from tests.engines.cuda.simulated import SimulatedDriver, Status
 from tests.engines.tensorrt.simulated import SimulatedTensorRt, library_of, store_engines
-from tests.runtime.test_plan import CONFIGS, Run, planned_loop, run_of
+from tests.runtime.test_plan import CONFIGS, PLAIN_NAMES, Run, planned_loop, run_of
 
 RELEASE = "tensorrt-10.16"
 
@@ -121,7 +120,7 @@ def assert_equal(card: Card, run: Run) -> None:
         assert np.array_equal(a, b), f"first differs at step {index}"
 
 
-@pytest.mark.parametrize("scheduler", scheduler_names())
+@pytest.mark.parametrize("scheduler", PLAIN_NAMES)
 def test_every_scheduler_is_equal_bit_for_bit(
     card: Card, pipe: SafePipeline, scheduler: str
 ) -> None:

@@ -27,6 +27,12 @@ from sld_edge.runtime.steering import Steering, steer, steering_off
 SHAPE = (4, 8, 8)
 CONFIGS: dict[str, SafetyConfig | None] = {"off": None, **PRESETS}
 CONCEPT = "violence, blood"
+#: A curve of sigmas changes numbers of a table, not what a plan is made of.
+PLAIN_NAMES = [
+    name
+    for name in scheduler_names()
+    if not name.endswith(("_karras", "_exponential", "_beta", "_lu"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +172,7 @@ def assert_equal(run: Run) -> None:
 
 
 @pytest.mark.parametrize("preset", list(CONFIGS))
-@pytest.mark.parametrize("scheduler", scheduler_names())
+@pytest.mark.parametrize("scheduler", PLAIN_NAMES)
 def test_every_scheduler_and_preset_is_equal_bit_for_bit(
     pipe: SafePipeline, scheduler: str, preset: str
 ) -> None:
