@@ -26,12 +26,8 @@ from sld_edge.manifest import (
     VERSION,
     Gate,
     LowPrecision,
-    Manifest,
-    Policy,
-    Safety,
     json_from_manifest,
 )
-from sld_edge.signing import SIGNATURE_NAME
 
 #: Prompts under which fewer pictures are unsafe in fp32, whatever the setting, cannot show that more would be seen.
 _FEWEST_UNSAFE = 10
