@@ -117,7 +117,7 @@ def prepare_call(
         method,
         bundle=manifest.safety,
     )
-    if guard.method == "adaptive" and manifest.version < _FIRST_ADAPTIVE:
+    if guard.method == "adaptive" and manifest.version < FIRST_ADAPTIVE:
         raise InvalidInput(
             "this bundle was made before the adaptive method, its graphs do not know it",
             hint="export the checkpoint again",
@@ -152,7 +152,7 @@ def prepare_call(
 
 
 #: Manifest version of the first bundles whose ``advance`` graphs know the adaptive method.
-_FIRST_ADAPTIVE = 3
+FIRST_ADAPTIVE = 3
 
 
 def _steered(
