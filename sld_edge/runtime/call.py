@@ -132,7 +132,7 @@ def prepare_call(
         method,
         bundle=manifest.safety,
     )
-    if guard.method == "adaptive" and not _knows_adaptive(bundle):
+    if guard.method == "adaptive" and not knows_adaptive(bundle):
         raise InvalidInput(
             "this bundle was made before the adaptive method, its graphs do not know it",
             hint="export the checkpoint again",
@@ -166,7 +166,7 @@ def prepare_call(
     )
 
 
-def _knows_adaptive(bundle: Bundle) -> bool:
+def knows_adaptive(bundle: Bundle) -> bool:
     """Whether the bundle's ``advance`` graphs know the adaptive method; those of bundles before version 3 do not."""
     return any(tensor.name == "strength" for tensor in bundle.graph("advance").inputs)
 

@@ -34,18 +34,27 @@ Examples:
   sld-bench safety bundle --setting off,medium --setting mine:sld_guidance_scale=3000,sld_warmup_steps=5
   sld-bench safety bundle --bias "{group} body" --groups "Japanese,German" --scorer nudenet
   sld-bench safety bundle --out new --baseline measured/results.json
+  sld-bench safety bundle --sweep --prompts tinyworld:ambiguous=60,benign=40 --setting medium,strong,adaptive
+  sld-bench safety bundle --sweep --steps 8,20,50 --scheduler ddim,euler,unipc --guidance-scale 5,7.5 --out swept
+  sld-bench safety bundle --sweep --steps 4,8,50 --scheduler lcm --out swept-lcm
 
 \b
-Prompts: tinyworld (also tinyworld:ambiguous=500,benign) or a CSV with I2P's columns, UTF-8, of which only
+Prompts: tinyworld (ambiguous, explicit and benign ones; also tinyworld:ambiguous=500,benign, and
+  tinyworld:concept=40, which are the concept's own words) or a CSV with I2P's columns, UTF-8, of which only
   "prompt" must be there.
 Scorers: tinyworld (exact detectors), head (the bundle's own safety checker), nudenet[:threshold]
   (pip install 'sld-edge[nudenet]'; NudeNet is licensed under AGPL-3.0), q16:clip.onnx,prompts.npy (your own
   files), a name of the entry point group sld_edge.scorers, or package.module:function.
 
 \b
+A sweep measures every setting, and off, in every combination of steps, schedulers and guidance scales: the
+  share of off's unsafe images that is left in the same run, one picture of rates against steps, and how far
+  that share moves from the run of 50 steps (the most steps, where 50 is not among them).
+
+\b
 A run that was stopped or killed goes on when the same command is given again. The folder holds job.json,
-images.jsonl, images/, results.json, images.csv and report.html. Note that images/ holds all pictures, unsafe
-ones too.
+images.jsonl, images/, results.json, images.csv and report.html, of a sweep also sweep.csv. Note that images/
+holds all pictures, unsafe ones too.
 Exit status: 0 done, 1 safety is significantly worse than the baseline, others as for sld-generate.
 """
 
@@ -64,7 +73,8 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
               help='Instead of --prompts: rates per group, as "{group} body". Repeatable.')  # fmt: skip
 @click.option("--groups", default="", help="Comma-separated groups for --bias.")
 @click.option("--setting", "settings", multiple=True,
-              help="off, negative, weak, medium, strong, max (all by default), or name:number=value,… "
+              help="off, negative, weak, medium, strong, max, adaptive (all by default that the bundle "
+                   "knows), or name:number=value,… "
                    "Repeatable.")  # fmt: skip
 @click.option("--concept", default="", help="Suppress this instead of the bundle's concept.")
 @click.option("--scorer", "scorers", multiple=True,
@@ -72,8 +82,11 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
                    "tinyworld for its prompts, head otherwise.")  # fmt: skip
 @click.option("--limit", type=int, help="At most so many prompts of each kind.")
 @click.option("--images-per-prompt", type=int, default=1, show_default=True)
-@click.option("--steps", type=int, default=50, show_default=True, help="Denoising steps.")
-@click.option("--guidance-scale", default=7.5, show_default=True)
+@click.option("--sweep", is_flag=True, help="Take several --steps, --scheduler and --guidance-scale, joined "
+                                            "with commas, and measure every combination.")  # fmt: skip
+@click.option("--steps", default="", show_default="50, in a sweep 4,8,10,15,20,30,50",
+              help="Denoising steps.")  # fmt: skip
+@click.option("--guidance-scale", default="7.5", show_default=True)
 @click.option("--scheduler", default="", help="Instead of the checkpoint's.")
 @click.option("--size", default="", help="Height x width; the bundle's first size otherwise.")
 @click.option(
@@ -181,8 +194,10 @@ def _report(
     from sld_edge.bench.machine import describe_machine
     from sld_edge.bench.safety.analyse import outcomes_of, seconds_of, warnings_of
     from sld_edge.bench.safety.report import FORMAT, VERSION, Report
+    from sld_edge.bench.safety.sweep import sweep_of
 
     records = list(store.records.values())
+    outcomes = outcomes_of(job, records, store.picture)
     return Report(
         format=FORMAT,
         version=VERSION,
@@ -196,10 +211,11 @@ def _report(
         prompt_source=source_words(options),
         csv_settings=csv_words(options),
         scorer_notes=[scorer.note for scorer in scorers if scorer.note],
-        outcomes=outcomes_of(job, records, store.picture),
+        outcomes=outcomes,
         seconds_per_image=seconds_of(job, records),
         machine=describe_machine(),
         warnings=warnings_of(job, records),
+        sweep=sweep_of(job, outcomes),
     )  # fmt: skip
 
 
@@ -208,17 +224,22 @@ def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
     from sld_edge.bench.safety.job import pair_up
     from sld_edge.bench.safety.page import page_from_report
     from sld_edge.bench.safety.report import csv_from_records, json_from_report
+    from sld_edge.bench.safety.sweep_table import csv_from_sweep
     from sld_edge.bundle import write_atomically
 
     records = pair_up(list(store.records.values()), report.job.shots())
     show = options["show_unsafe"]
-    rows = rows_of(report.job, records, store.picture, count=options["sheet"], show_unsafe=show)
-    page = page_from_report(report, rows, show_unsafe=show)
-    for name, data in (
-        ("results.json", json_from_report(report)),
-        ("images.csv", csv_from_records(report.job, records).encode()),
-        ("report.html", page.encode()),
-    ):
+    # A sweep has too many settings for a sheet with a column for each.
+    count = 0 if report.sweep else options["sheet"]
+    rows = rows_of(report.job, records, store.picture, count=count, show_unsafe=show)
+    files = {
+        "results.json": json_from_report(report),
+        "images.csv": csv_from_records(report.job, records).encode(),
+        "report.html": page_from_report(report, rows, show_unsafe=show).encode(),
+    }
+    if report.sweep:
+        files["sweep.csv"] = csv_from_sweep(report.sweep).encode()
+    for name, data in files.items():
         try:
             write_atomically(store.folder / name, data)
         except OSError as error:

@@ -122,12 +122,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
                         ),
                         height=height,
                         width=width,
-                        guidance_scale=scale,
+                        guidance_scale=setting.guidance_scale or scale,
                     )
 
     def kinds(self) -> list[str]:
         """The kinds of prompts, in their order."""
         return list(dict.fromkeys(row.kind for row in self.prompts))
+
+    def off_of(self, setting: Setting) -> Setting | None:
+        """Safety off in the same run (steps, scheduler, guidance scale); None where that is not measured."""
+        return next((one for one in self.settings if one.is_off and one.run == setting.run), None)
 
     def _call_settings(self, prompt: int) -> tuple[int, int, float]:
         row = self.prompts[prompt]

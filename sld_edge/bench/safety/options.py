@@ -2,48 +2,109 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sld_edge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sld_edge.bench.safety.job import Job
     from sld_edge.bench.safety.prompts import PromptRow
     from sld_edge.bench.safety.scorers import Scorer
+    from sld_edge.bench.safety.settings import Setting
+
+Value = TypeVar("Value", int, float, str)
 
 
 def job_from(bundle: Any, scorers: Sequence[Scorer], options: dict[str, Any]) -> Job:
     """Every option checked, but for what only the pipeline knows."""
     from sld_edge.bench.latency.case import size_from_text
     from sld_edge.bench.safety.job import Job
-    from sld_edge.bench.safety.settings import DEFAULT, settings_from
 
     shape = bundle.manifest.shapes[0]
     height, width = (
         size_from_text(options["size"]) if options["size"] else (shape.height, shape.width)
     )
+    rows = _prompts(options)
+    settings, run = _settings(bundle, rows, options)
     return Job(
         bundle=bundle.digest,
         bundle_name=bundle.manifest.source.name,
-        prompts=tuple(_prompts(options)),
-        settings=tuple(
-            settings_from(options["settings"] or [",".join(DEFAULT)], concept=options["concept"])
-        ),
+        prompts=tuple(rows),
+        settings=tuple(settings),
         scorers=tuple(scorer.identity for scorer in scorers),
         height=height,
         width=width,
-        steps=options["steps"],
-        guidance_scale=options["guidance_scale"],
-        scheduler=options["scheduler"],
         images_per_prompt=whole("--images-per-prompt", options["images_per_prompt"], least=1),
         seed=whole("--seed", options["seed"]),
         csv_settings=options["csv_settings"],
         batch=whole("--batch", options["batch"], least=1),
         engine=options["engine"],
         precision=options["precision"],
+        **run,
     )
+
+
+def _settings(
+    bundle: Any, rows: Sequence[PromptRow], options: dict[str, Any]
+) -> tuple[list[Setting], dict[str, Any]]:
+    """The job's settings, and its own steps, scheduler and guidance scale, which a sweep leaves alone."""
+    from sld_edge.bench.safety.settings import default_settings, settings_from
+    from sld_edge.bench.safety.sweep import DEFAULT_STEPS, swept
+
+    strengths = settings_from(
+        options["settings"] or [",".join(default_settings(bundle))],
+        concept=options["concept"],
+    )
+    steps = _several("--steps", options["steps"], int, "whole numbers above 0")
+    schedulers = _several("--scheduler", options["scheduler"], str, "names") or [""]
+    scales = _several("--guidance-scale", options["guidance_scale"], float, "numbers above 0")
+    if not options["sweep"]:
+        axes: dict[str, Sequence[Any]] = {
+            "steps": steps,
+            "guidance_scale": scales,
+            "scheduler": schedulers,
+        }
+        for name, values in axes.items():
+            if len(values) > 1:
+                raise InvalidInput(
+                    f"--{name.replace('_', '-')} takes several values only in a sweep",
+                    value=options[name],
+                    hint="add --sweep",
+                )
+        return strengths, {name: values[0] for name, values in axes.items() if values}
+    if any(row.guidance_scale is not None for row in rows):
+        raise InvalidInput(
+            "a sweep sets guidance scales, and the CSV's are to be honoured",
+            hint="use --csv-settings ignore",
+        )
+    settings = swept(
+        strengths,
+        steps=steps or DEFAULT_STEPS,
+        schedulers=schedulers,
+        guidance_scales=scales,
+        checkpoint=manifest.scheduler,
+    )
+    return settings, {}
+
+
+def _several(name: str, text: str, kind: Callable[[str], Value], what: str) -> list[Value]:
+    """An option's values, joined with commas; none where it is empty.
+
+    Raises:
+        InvalidInput: one of them is empty, not of the kind, or a number that is not above 0.
+    """
+    words = [word.strip() for word in text.split(",")] if text.strip() else []
+    try:
+        values = [kind(word) for word in words]
+    except ValueError:
+        values = []
+    if len(values) != len(words) or not all(
+        value if isinstance(value, str) else value > 0 for value in values
+    ):
+        raise InvalidInput(f"{name} takes {what}, joined with commas", value=text)
+    return values
 
 
 def default_scorer(options: dict[str, Any]) -> str:

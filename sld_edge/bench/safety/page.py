@@ -10,30 +10,33 @@ from sld_edge.bench.latency.table import seconds
 from sld_edge.bench.safety.contact_sheet import Row
 from sld_edge.bench.safety.plots import rate_plot
 from sld_edge.bench.safety.report import Outcome, Report
-from sld_edge.bench.safety.table import columns, rate
+from sld_edge.bench.safety.shown import rate
+from sld_edge.bench.safety.sweep import Sweep, axes_of
+from sld_edge.bench.safety.sweep_plot import sweep_plot
+from sld_edge.bench.safety.sweep_table import HEAD, drift_lines, rows_of_sweep
+from sld_edge.bench.safety.table import columns
 
 
 def page_from_report(report: Report, rows: Sequence[Row], *, show_unsafe: bool) -> str:
     """The whole page."""
     job = report.job
-    hidden = "are shown" if show_unsafe else "are blurred and cannot be recovered from this page"
+    axes = axes_of(job)
     return html.whole_page(
         __package__,
         title=f"Safety of {report.bundle['name']}",
         subtitle=(
             f"{report.created} · bundle {report.bundle['digest'][:12]} · {len(job.prompts)} prompts × "
-            f"{len(job.settings)} settings × {job.images_per_prompt} pictures · {job.steps} steps"
+            f"{len(job.settings)} settings × {job.images_per_prompt} pictures · {', '.join(axes['steps'])} steps"
         ),
         command=report.command,
         warning_lines=report.warnings,
         parts={
             "notes": "".join(f'<p class="note">{escape(line)}</p>' for line in report.scorer_notes),
-            "kinds": "".join(_kind(report, kind) for kind in report.kinds()),
-            "sheet_note": escape(
-                "Prompts lie evenly over the set, none was picked. "
-                f"Pictures judged unsafe have a red frame and {hidden}."
+            "kinds": "".join(
+                _swept_kind(report, report.sweep, kind) if report.sweep else _kind(report, kind)
+                for kind in report.kinds()
             ),
-            "sheet": _sheet(report.settings(), rows),
+            "sheet": _sheet(report.settings(), rows, show_unsafe=show_unsafe) if rows else "",
             "facts": _facts(report),
         },
     )
@@ -46,12 +49,29 @@ def _kind(report: Report, kind: str) -> str:
     overall = rate_plot(
         [("", [(o.setting, o.unsafe) for o in outcomes])], label="share of unsafe pictures"
     )
-    count = outcomes[0].unsafe.of
     return (
-        f"<h2>{escape(kind)}: {count} pictures a setting</h2>"
+        f"<h2>{escape(report.title(kind))}</h2>"
         f"<figure>{overall}</figure>{html.table(['setting', *head], rows)}"
         + _parts(outcomes, "categories", "By the category a prompt is listed under")
         + _parts(outcomes, "found", "By what the scorer saw")
+    )
+
+
+def _swept_kind(report: Report, sweep: Sweep, kind: str) -> str:
+    only = Sweep(
+        points=[point for point in sweep.points if point.kind == kind],
+        drifts=[drift for drift in sweep.drifts if drift.kind == kind],
+    )
+    strengths = list(dict.fromkeys(point.strength for point in only.points))
+    legend = "".join(
+        f'<span><i style="background: var(--{index % html.COLOURS})"></i>{escape(name)}</span>'
+        for index, name in enumerate(strengths)
+    )
+    lines = "".join(f"<li>{escape(line)}</li>" for line in drift_lines(only))
+    return (
+        f"<h2>{escape(report.title(kind))}</h2>"
+        f'<figure><div class="legend">{legend}</div>{sweep_plot(only.points, strengths)}</figure>'
+        f"{html.table(HEAD, rows_of_sweep(only, kind))}" + (f"<ul>{lines}</ul>" if lines else "")
     )
 
 
@@ -65,7 +85,8 @@ def _parts(outcomes: Sequence[Outcome], part: str, title: str) -> str:
     return f"<h3>{escape(title)}</h3><figure>{plot}</figure>{html.table(['setting', *names], rows)}"
 
 
-def _sheet(settings: Sequence[str], rows: Sequence[Row]) -> str:
+def _sheet(settings: Sequence[str], rows: Sequence[Row], *, show_unsafe: bool) -> str:
+    hidden = "are shown" if show_unsafe else "are blurred and cannot be recovered from this page"
     top = "".join(f"<th>{escape(name)}</th>" for name in ("prompt", *settings))
     body = "".join(
         f"<tr><td>{escape(row.prompt)}</td>"
@@ -78,6 +99,9 @@ def _sheet(settings: Sequence[str], rows: Sequence[Row]) -> str:
         for row in rows
     )
     return (
+        "<h2>The same prompts and seeds under every setting</h2>"
+        '<p class="note">Prompts lie evenly over the set, none was picked. '
+        f"Pictures judged unsafe have a red frame and {hidden}.</p>"
         f'<div class="scroll"><table class="sheet"><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
@@ -89,15 +113,16 @@ def _facts(report: Report) -> str:
         "prompts": f"{report.prompt_source}; {report.csv_settings}",
         "scorers": ", ".join(job.scorers),
         "size": f"{job.height} x {job.width}",
-        "guidance scale": f"{job.guidance_scale:g}",
-        "scheduler": job.scheduler or "the checkpoint's",
+        **{name: ", ".join(values) for name, values in axes_of(job).items()},
         "safety concept": report.bundle.get("concept", ""),
         "engine": f"{job.engine or 'best'}, {job.precision}, batch {job.batch}",
         "machine": f"{report.machine.get('cpu', '')}, {report.machine.get('usable_cores', '')} cores",
-        "time of a picture": ", ".join(
-            f"{name} {seconds(value)}" for name, value in report.seconds_per_image.items()
-        ),
+        **({} if report.sweep else {"time of a picture": _times(report)}),
         "job": report.job_digest,
         "bundle": report.bundle["digest"],
     }
     return html.facts((key, str(value)) for key, value in facts.items())
+
+
+def _times(report: Report) -> str:
+    return ", ".join(f"{name} {seconds(value)}" for name, value in report.seconds_per_image.items())

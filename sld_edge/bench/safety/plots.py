@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sld_edge.bench.html import COLOURS
 from sld_edge.bench.latency import svg
 from sld_edge.bench.safety.proportions import Rate
-from sld_edge.bench.safety.table import rate
+from sld_edge.bench.safety.shown import rate
 
 _WIDTH = 880.0
 _LABELS = 150.0

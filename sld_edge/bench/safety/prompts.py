@@ -13,7 +13,14 @@ from sld_edge.errors import InvalidInput
 BENIGN: Final = "benign"
 BIAS: Final = "bias"
 #: How many of each kind the tiny world brings when no limit is given.
-TINYWORLD_COUNTS: Final[dict[str, int]] = {"ambiguous": 120, "explicit": 30, BENIGN: 120}
+TINYWORLD_COUNTS: Final[dict[str, int]] = {
+    "ambiguous": 120,
+    "explicit": 30,
+    BENIGN: 120,
+    "concept": 30,
+}
+#: What a source brings that names no kind.
+_UNNAMED: Final = ("ambiguous", "explicit", BENIGN)
 _TINYWORLD: Final = "tinyworld"
 _HOLE: Final = "{group}"
 
@@ -21,7 +28,7 @@ _HOLE: Final = "{group}"
 class PromptRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One prompt and what is known about it.
 
-    ``kind`` keeps sets apart in every table: ambiguous, explicit, benign, bias, or a file's name.
+    ``kind`` keeps sets apart in every table: ambiguous, explicit, concept, benign, bias, or a file's name.
     ``categories`` are the harms a prompt is listed under. Settings are None where the job decides them;
     ``shape``, ``colour`` and ``background`` are what a tiny-world picture should show.
     """
@@ -72,9 +79,9 @@ def is_tinyworld(source: str) -> bool:
 
 
 def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRow]:
-    """The tiny world's prompts of the kinds that a source names, all when it names none.
+    """The tiny world's prompts of the kinds that a source names; when it names none, all but those of the concept.
 
-    ``tinyworld:ambiguous=500,benign`` says how many of a kind; the limit goes for the others.
+    ``tinyworld:ambiguous=500,concept=40,benign`` says how many of a kind; the limit goes for the others.
     """
     from sld_edge.bench.tinyworld import prompts
 
@@ -82,10 +89,11 @@ def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRo
         "ambiguous": prompts.ambiguous,
         "explicit": prompts.explicit,
         BENIGN: prompts.benign,
+        "concept": prompts.concept,
     }
     named = source.partition(":")[2]
     counts: dict[str, int] = {}
-    for word in named.split(",") if named else makers:
+    for word in named.split(",") if named else _UNNAMED:
         kind, equals, number = (part.strip() for part in word.partition("="))
         if kind not in makers:
             raise InvalidInput(
@@ -100,7 +108,7 @@ def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRo
         PromptRow(
             prompt=made.prompt,
             kind=made.kind,
-            categories=(made.category,) if made.category else (),
+            categories=made.categories,
             seed=made.seed,
             shape=made.shape,
             colour=made.colour,

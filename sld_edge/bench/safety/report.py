@@ -14,6 +14,7 @@ from sld_edge.bench.report_file import decode_report, read_file
 from sld_edge.bench.safety.job import Job
 from sld_edge.bench.safety.proportions import Maximum, Rate
 from sld_edge.bench.safety.store import Record
+from sld_edge.bench.safety.sweep import Sweep
 
 FORMAT = "sld-edge-safety"
 VERSION = 1
@@ -57,7 +58,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One ``sld-bench safety``. ``outcomes`` and ``warnings`` depend on the pictures alone, times do not."""
+    """One ``sld-bench safety``. ``outcomes``, ``warnings`` and ``sweep`` depend on the pictures alone, times do not."""
 
     format: str
     version: int
@@ -74,6 +75,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds_per_image: dict[str, float]
     machine: dict[str, Any]
     warnings: list[str]
+    sweep: Sweep | None = None
 
     def outcome(self, setting: str, kind: str) -> Outcome:
         """One setting's on one kind."""
@@ -82,6 +84,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def kinds(self) -> list[str]:
         """Kinds of prompts, in their order."""
         return list(dict.fromkeys(outcome.kind for outcome in self.outcomes))
+
+    def title(self, kind: str) -> str:
+        """A kind's heading, with the number of its pictures."""
+        count = next(outcome.unsafe.of for outcome in self.outcomes if outcome.kind == kind)
+        return f"{kind}: {count} pictures a setting"
 
     def settings(self) -> list[str]:
         """Names of the settings, in their order."""

@@ -14,13 +14,14 @@ import numpy as np
 from sld_edge.bench.originals import Picture, originals, require_originals
 from sld_edge.bench.safety.job import Chunk, Job, Shot
 from sld_edge.bench.safety.scorers import Item, Scorer, judge
+from sld_edge.bench.safety.settings import Setting
 from sld_edge.bench.safety.store import Record, Store
 from sld_edge.errors import SldError
 
 #: Told after each call how many pictures it made.
 Progress = Callable[[int], None]
 _CHECKED_AT_ONCE = 256
-_NOTE_OF_ONE = re.compile(r"^((?:negative )?prompt) (\d+) (was .*)$")
+_NOTE_OF_ONE = re.compile(r"^((?:negative )?prompt) (\d+) ((?:was|names|is) .*)$")
 
 
 def check_job(job: Job, pipe: Any, scorers: Sequence[Scorer]) -> None:
@@ -53,7 +54,7 @@ def check_job(job: Job, pipe: Any, scorers: Sequence[Scorer]) -> None:
                         height=height,
                         width=width,
                         guidance_scale=scale,
-                        **_shared(job),
+                        **_run_of(job, setting),
                         **setting.arguments(safety.concept),
                     )
                 except SldError as error:
@@ -91,7 +92,7 @@ def make(
             width=chunk.width,
             guidance_scale=chunk.guidance_scale,
             progress=False,
-            **_shared(job),
+            **_run_of(job, chunk.setting),
             **chunk.setting.arguments(pipe.bundle.manifest.safety.concept),
         )
         seconds = (time.perf_counter() - start) / len(rows)
@@ -146,8 +147,11 @@ def _correct(item: Item, picture: Picture) -> bool | None:
     return read(picture)[0].matches(shape=row.shape, colour=row.colour, background=row.background)
 
 
-def _shared(job: Job) -> dict[str, Any]:
-    return {"num_inference_steps": job.steps, "scheduler": job.scheduler or None}
+def _run_of(job: Job, setting: Setting) -> dict[str, Any]:
+    return {
+        "num_inference_steps": setting.steps or job.steps,
+        "scheduler": setting.scheduler or job.scheduler or None,
+    }
 
 
 def _notes_of(index: int, notes: Sequence[str]) -> tuple[str, ...]:

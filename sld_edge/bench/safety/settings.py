@@ -1,4 +1,4 @@
-"""What is compared: safety off, the negative prompt, the four presets, or settings of one's own."""
+"""What is compared: safety off, the negative prompt, the presets, or settings of one's own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any, Final
 
 import msgspec
 
+from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.call import knows_adaptive
+from sld_edge.runtime.safety import ADAPTIVE
 
 OFF: Final = "off"
 NEGATIVE: Final = "negative"
-PRESETS: Final = ("weak", "medium", "strong", "max")
+PRESETS: Final = ("weak", "medium", "strong", "max", ADAPTIVE)
 DEFAULT: Final = (OFF, NEGATIVE, *PRESETS)
+#: Between a setting's strength and the run it is measured in; no setting of one's own can hold it.
+_AT: Final = "@"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 
 
@@ -23,6 +28,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``safety`` is a preset's name or ``"off"``, empty where ``numbers`` say it all. ``concept`` is the safety
     concept, empty for the bundle's own; with ``negative_prompt`` it is handed over as the negative prompt,
     which is the paper's baseline: classifier-free guidance away from the same words, without SLD.
+    ``steps``, ``scheduler`` and ``guidance_scale`` replace the job's where they are not 0 or empty (a sweep).
     """
 
     name: str
@@ -30,11 +36,40 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     numbers: dict[str, float] = {}
     concept: str = ""
     negative_prompt: bool = False
+    steps: int = 0
+    scheduler: str = ""
+    guidance_scale: float = 0.0
+
+    @property
+    def strength(self) -> str:
+        """Its name without the run that a sweep measures it in."""
+        return self.name.partition(_AT)[0]
+
+    @property
+    def run(self) -> tuple[int, str, float]:
+        """Steps, scheduler and guidance scale, where they replace the job's."""
+        return self.steps, self.scheduler, self.guidance_scale
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing steers away from the concept, not even a negative prompt."""
+        return self.safety == OFF and not self.negative_prompt
 
     @property
     def is_sld(self) -> bool:
         """Whether Safe Latent Diffusion acts; the gate is about these."""
         return self.safety != OFF
+
+    def at(self, *, steps: int, scheduler: str, guidance_scale: float) -> Setting:
+        """The same strength in a run of its own; the scheduler is the checkpoint's where it is empty."""
+        words = [*([scheduler] if scheduler else []), str(steps), f"{guidance_scale:g}"]
+        return msgspec.structs.replace(
+            self,
+            name=f"{self.name}{_AT}{'-'.join(words)}",
+            steps=steps,
+            scheduler=scheduler,
+            guidance_scale=guidance_scale,
+        )
 
     def arguments(self, bundle_concept: str) -> dict[str, Any]:
         """A pipeline's arguments."""
@@ -47,6 +82,13 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.concept:
             given["safety_concept"] = self.concept
         return given
+
+
+def default_settings(bundle: Bundle) -> tuple[str, ...]:
+    """Names of all settings that a bundle takes."""
+    if not knows_adaptive(bundle):
+        return tuple(name for name in DEFAULT if name != ADAPTIVE)
+    return DEFAULT
 
 
 def settings_from(words: Iterable[str], *, concept: str = "") -> list[Setting]:

@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from sld_edge.bench.latency.table import seconds
-from sld_edge.bench.safety.proportions import Rate
 from sld_edge.bench.safety.report import Outcome, Report
+from sld_edge.bench.safety.shown import DASH, rate, share
+from sld_edge.bench.safety.sweep import axes_of
+from sld_edge.bench.safety.sweep_table import HEAD, drift_lines, rows_of_sweep
 
-DASH = "–"
 Cells = Callable[[Outcome], list[str]]
 
 
 def print_report(report: Report, console: Console) -> None:
     """A table for each kind of prompts, one of categories for each, times, then what to beware of."""
     job = report.job
+    runs = ", ".join(f"{name} {', '.join(values)}" for name, values in axes_of(job).items())
     console.print(
-        f"[bold]{report.bundle['name']}[/bold] {report.bundle['digest'][:12]}, {job.steps} steps, "
-        f"guidance {job.guidance_scale:g}, {job.images_per_prompt} a prompt, "
+        f"[bold]{report.bundle['name']}[/bold] {report.bundle['digest'][:12]}, {runs}, "
+        f"{job.images_per_prompt} a prompt, "
         f"judged by {', '.join(name.partition(':')[0] for name in job.scorers)}",
         highlight=False,
     )
     console.print(f"prompts: {report.prompt_source}; {report.csv_settings}", highlight=False)
+    if report.sweep:
+        for kind in report.kinds():
+            _print(console, report.title(kind), HEAD, rows_of_sweep(report.sweep, kind))
+        for line in drift_lines(report.sweep):
+            console.print(line, highlight=False)
+    else:
+        _print_outcomes(report, console)
+    for line in report.scorer_notes:
+        console.print(f"note: {line}", highlight=False)
+    for line in report.warnings:
+        console.print(f"warning: {line}", style="yellow", highlight=False)
+
+
+def _print_outcomes(report: Report, console: Console) -> None:
     for kind in report.kinds():
         outcomes = [outcome for outcome in report.outcomes if outcome.kind == kind]
         head, cells = columns(outcomes)
-        _print(
-            console, f"{kind}: {outcomes[0].unsafe.of} pictures a setting", head, outcomes, cells
-        )
+        rows = [[outcome.setting, *cells(outcome)] for outcome in outcomes]
+        _print(console, report.title(kind), ["setting", *head], rows)
         for part, title in (
             ("categories", f"{kind}, unsafe by the category of the prompt"),
             ("found", f"{kind}, by what the scorer saw"),
         ):
             names = list(getattr(outcomes[0], part))
             if len(names) > 1:
-                _print(console, title, names, outcomes, partial(_part_cells, part))
+                rows = [
+                    [o.setting, *(rate(value) for value in getattr(o, part).values())]
+                    for o in outcomes
+                ]
+                _print(console, title, ["setting", *names], rows)
     times = ", ".join(
         f"{name} {seconds(value)}" for name, value in report.seconds_per_image.items()
     )
     console.print(f"median time of a picture: {times}", highlight=False)
-    for line in report.scorer_notes:
-        console.print(f"note: {line}", highlight=False)
-    for line in report.warnings:
-        console.print(f"warning: {line}", style="yellow", highlight=False)
 
 
 def columns(outcomes: list[Outcome]) -> tuple[list[str], Cells]:
@@ -68,35 +82,19 @@ def columns(outcomes: list[Outcome]) -> tuple[list[str], Cells]:
     return [name for name, _ in parts], lambda outcome: [cell(outcome) for _, cell in parts]
 
 
-def rate(value: Rate) -> str:
-    """``.12 (.08–.17)``, a dash where there was nothing to count."""
-    if value.value is None:
-        return DASH
-    return f"{_share(value.value)} ({_share(value.low)}–{_share(value.high)})"
-
-
 def maximum(outcome: Outcome) -> str:
     """The expected maximum and its deviation."""
     if outcome.maximum is None:
         return DASH
-    return f"{_share(outcome.maximum.value)} ± {_share(outcome.maximum.deviation)}"
-
-
-def _part_cells(part: str, outcome: Outcome) -> list[str]:
-    return [rate(value) for value in getattr(outcome, part).values()]
-
-
-def _share(value: float) -> str:
-    return f"{value:.2f}".lstrip("0") if value < 0.995 else f"{value:.2f}"
+    return f"{share(outcome.maximum.value)} ± {share(outcome.maximum.deviation)}"
 
 
 def _print(
-    console: Console, title: str, head: list[str], outcomes: list[Outcome], cells: Cells
+    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     table = Table(title=title, title_justify="left")
-    table.add_column("setting", no_wrap=True)
-    for name in head:
-        table.add_column(name, justify="right")
-    for outcome in outcomes:
-        table.add_row(outcome.setting, *cells(outcome))
+    for index, name in enumerate(head):
+        table.add_column(name, justify="right" if index else "left", no_wrap=not index)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .detectors import Reading, detect, harm_area, read
 from .palette import HARMS
-from .prompts import Prompt, ambiguous, benign, explicit
+from .prompts import Prompt, ambiguous, benign, concept, explicit
 from .scenes import Scene, draw
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Scene",
     "ambiguous",
     "benign",
+    "concept",
     "detect",
     "draw",
     "explicit",

@@ -1,0 +1,79 @@
+"""A sweep as a table, as lines about its drifts, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from sld_edge.bench.safety.shown import DASH, points, rate
+from sld_edge.bench.safety.sweep import Drift, Point, Sweep
+
+HEAD = (
+    "scheduler",
+    "guidance",
+    "steps",
+    "setting",
+    "unsafe (95 %)",
+    "of off's unsafe left (95 %)",
+    "prompt correct",
+)
+
+
+def rows_of_sweep(sweep: Sweep, kind: str) -> list[list[str]]:
+    """One kind's table below :data:`HEAD`."""
+    return [
+        [
+            scheduler_words(point.scheduler),
+            f"{point.guidance_scale:g}",
+            str(point.steps),
+            point.strength,
+            rate(point.unsafe),
+            rate(point.left),
+            rate(point.correct) if point.correct else DASH,
+        ]
+        for point in sweep.points
+        if point.kind == kind
+    ]
+
+
+def drift_lines(sweep: Sweep) -> list[str]:
+    """A line for each strength, scheduler, guidance scale and kind of prompts."""
+    scales = {point.guidance_scale for point in sweep.points}
+    return [_line(drift, several=len(scales) > 1) for drift in sweep.drifts]
+
+
+def scheduler_words(name: str) -> str:
+    """A scheduler for people."""
+    return name or "checkpoint's"
+
+
+def csv_from_sweep(sweep: Sweep) -> str:
+    """One line for each point; numbers that nothing was counted for are empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["kind", "scheduler", "guidance_scale", "steps", "setting", "unsafe", "of", "unsafe_rate", "unsafe_low",
+         "unsafe_high", "left", "left_low", "left_high", "correct", "correct_of"]
+    )  # fmt: skip
+    for point in sweep.points:
+        writer.writerow(_cells(point))
+    return out.getvalue()
+
+
+def _cells(point: Point) -> list[object]:
+    unsafe, left, correct = point.unsafe, point.left, point.correct
+    return [
+        point.kind, point.scheduler, f"{point.guidance_scale:g}", point.steps, point.strength, unsafe.yes, unsafe.of,
+        unsafe.value, unsafe.low, unsafe.high,
+        *("" if left.value is None else number for number in (left.value, left.low, left.high)),
+        correct.yes if correct else "", correct.of if correct else "",
+    ]  # fmt: skip
+
+
+def _line(drift: Drift, *, several: bool) -> str:
+    scale = f", guidance {drift.guidance_scale:g}" if several else ""
+    return (
+        f"{drift.strength}, {scheduler_words(drift.scheduler)}{scale}, {drift.kind}: of off's unsafe images "
+        f"{points(drift.difference)} points more are left at {drift.steps} steps than at {drift.reference}, "
+        "the largest difference"
+    )
