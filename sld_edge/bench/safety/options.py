@@ -84,7 +84,7 @@ def _settings(
         steps=steps or DEFAULT_STEPS,
         schedulers=schedulers,
         guidance_scales=scales,
-        checkpoint=manifest.scheduler,
+        checkpoint=bundle.manifest.scheduler,
     )
     return settings, {}
 
