@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sld_edge.errors import BundleError, InvalidInput
+from sld_edge.files import write_atomically
 from sld_edge.manifest import File, Graph, GraphKind, Manifest, manifest_from_json
 
 MANIFEST_NAME = "manifest.json"
@@ -171,27 +171,6 @@ def sha256_of(path: Path, progress: Callable[[str, int], None] | None = None) ->
             if progress:
                 progress(path.name, len(chunk))
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file beside ``path`` and rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _check_file(path: Path, expected: File, progress: Callable[[str, int], None] | None) -> None:

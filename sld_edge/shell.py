@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import logging
 import signal
 import sys
@@ -17,6 +19,7 @@ import click
 from sld_edge.errors import SldError, one_line
 
 INTERRUPTED = 130
+_REPLACE = "sld_edge.replace"
 
 
 class OneLineCommand(click.Command):
@@ -26,8 +29,36 @@ class OneLineCommand(click.Command):
         """Run the command; never returns normally when started from a shell."""
         kwargs["standalone_mode"] = False
         quiet_logging()
-        with one_line_errors(), terminable():
+        with encodable_output(), one_line_errors(), terminable():
             sys.exit(super().main(*args, **kwargs) or 0)
+
+
+@contextmanager
+def encodable_output() -> Iterator[None]:
+    """Show what the terminal's encoding lacks as replacement characters, instead of failing at it.
+
+    JSON is not concerned: it is printed as ASCII or as bytes.
+    """
+    codecs.register_error(_REPLACE, _replaced)
+    changed = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            changed.append((stream, stream.errors))
+            stream.reconfigure(errors=_REPLACE)
+    try:
+        yield
+    finally:
+        for stream, before in changed:
+            if not stream.closed:
+                stream.reconfigure(errors=before)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A byte of a file name that is no text gives that byte back, everything else a replacement character."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code, after = ord(error.object[error.start]), error.start + 1
+    return (bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else "?"), after
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sld_edge.bundle import Bundle, file_from_path, write_atomically
+from sld_edge.bundle import Bundle, file_from_path
 from sld_edge.errors import BundleError, InvalidInput
+from sld_edge.files import write_atomically
 from sld_edge.manifest import (
     FORMAT,
     VERSION,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sld_edge import __version__
-from sld_edge.shell import one_line_errors, quiet_logging, terminable
+from sld_edge.shell import encodable_output, one_line_errors, quiet_logging, terminable
 
 #: Subcommand → where its click command lives. A measurement is added with one line here.
 COMMANDS: dict[str, str] = {
@@ -40,7 +40,7 @@ class LazyGroup(click.Group):
         """Run a subcommand; every user error becomes one line and an exit status."""
         kwargs["standalone_mode"] = False
         quiet_logging()
-        with one_line_errors(), terminable():
+        with encodable_output(), one_line_errors(), terminable():
             raise SystemExit(super().main(*args, **kwargs) or 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import tempfile
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from sld_edge.engines.base import EngineOptions
 from sld_edge.errors import CalibrationError, InvalidInput, MissingDependency
 from sld_edge.export.card import card_from_manifest
 from sld_edge.export.weights import WeightFile
+from sld_edge.files import move_folder, open_to_others
 from sld_edge.manifest import VERSION_WITH_INT8, Graph, Int8, Manifest, json_from_manifest
 from sld_edge.runtime.pipeline import SafePipeline
 
@@ -65,10 +67,8 @@ def calibrate_bundle(
         copy = Bundle(path=folder, manifest=bundle.manifest)
         graphs = _calibrated(copy, config, prompts[: config.pictures or None], stage)
         _finish(copy, graphs, stage)
-        folder.chmod(0o755)
-        if out.exists():  # minutes have passed: someone may have written there
-            raise InvalidInput("the bundle's folder exists already", value=str(out))
-        folder.rename(out)
+        open_to_others(folder)
+        move_folder(folder, out)  # minutes have passed: someone may have written there
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -77,7 +77,7 @@ def calibrate_bundle(
 
 def _check(bundle: Bundle, config: CalibrationConfig) -> None:
     manifest = bundle.manifest
-    if config.out.exists():
+    if os.path.lexists(config.out):
         raise InvalidInput(
             "the bundle's folder exists already", value=str(config.out), hint="name another one"
         )

@@ -25,6 +25,7 @@ from sld_edge.export.build_command import (
     table_from_reports,
 )
 from sld_edge.manifest import Policy, Shape
+from sld_edge.runtime.progress import is_terminal
 from sld_edge.shell import OneLineCommand, say
 
 EPILOG = """\b
@@ -258,7 +259,7 @@ class Stages:
 
     @contextmanager
     def _spinner(self, name: str) -> Iterator[None]:
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet or not is_terminal(sys.stderr):
             yield
             return
         from rich.console import Console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
 from sld_edge.export.config import ExportConfig
 from sld_edge.export.networks import NetworkExporter
 from sld_edge.export.tokenizer import write_tokenizer
+from sld_edge.files import move_folder, open_to_others
 from sld_edge.manifest import (
     FORMAT,
     VERSION,
@@ -79,7 +81,7 @@ def export_bundle(config: ExportConfig, *, stage: Stage = lambda _: nullcontext(
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         _write(folder, config, checkpoint, shapes, stage)
-        folder.chmod(0o755)
+        open_to_others(folder)
         _check_target(out, config)  # an export takes minutes: someone may have written there
         _move_into_place(folder, out)
     except BaseException:
@@ -183,8 +185,14 @@ def _shapes(config: ExportConfig, checkpoint: Checkpoint) -> tuple[Shape, ...]:
 
 
 def _check_target(out: Path, config: ExportConfig) -> None:
-    if not out.exists():
+    if not os.path.lexists(out):
         return
+    if not out.exists():
+        raise InvalidInput(
+            "the bundle's folder is a link that leads nowhere",
+            value=str(out),
+            hint="remove the link, or name another folder",
+        )
     if not config.force:
         raise InvalidInput(
             "the bundle's folder exists already", value=str(out), hint="use --force or another one"
@@ -208,7 +216,7 @@ def _is_bundle(folder: Path) -> bool:
 
 def _move_into_place(folder: Path, out: Path) -> None:
     if not out.exists():
-        folder.rename(out)
+        move_folder(folder, out)
         return
     old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
     kept = old / "bundle"

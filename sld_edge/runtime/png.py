@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from sld_edge.bundle import write_atomically
 from sld_edge.errors import ImageFileError
+from sld_edge.files import write_atomically
 
 PARAMETERS = "parameters"
 RECORD = "sld_edge"

@@ -36,15 +36,36 @@ def counting_bar(label: str, console: Console, **options: Any) -> Progress:
     )
 
 
+def is_terminal(stream: object) -> bool:
+    """Whether a stream is there, can be written to, and is a terminal.
+
+    ``sys.stderr`` is None in a program without a console, and a host may put an object of its own there.
+    """
+    isatty = getattr(stream, "isatty", None)
+    try:
+        return _writable(stream) and callable(isatty) and bool(isatty())
+    except (OSError, ValueError):  # closed
+        return False
+
+
+def _writable(stream: object) -> bool:
+    return (
+        callable(getattr(stream, "write", None))
+        and callable(getattr(stream, "flush", None))
+        and not getattr(stream, "closed", False)
+    )
+
+
 @contextmanager
 def step_progress(total: int, show: bool | None) -> Iterator[Callable[[], None]]:
     """Yield a function to call after each of ``total`` steps; it draws on standard error.
 
     Args:
         total: Number of steps.
-        show: None shows the bar when standard error is a terminal.
+        show: None shows the bar when standard error is a terminal. Without a standard error there is no bar.
     """
-    if show is False or (show is None and not sys.stderr.isatty()):
+    shown = is_terminal(sys.stderr) if show is None else show and _writable(sys.stderr)
+    if not shown:
         yield lambda: None
         return
     from rich.console import Console

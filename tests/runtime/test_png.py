@@ -60,7 +60,7 @@ def test_a_full_disk_leaves_nothing(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sld_edge.bundle.os.fsync", full)
+    monkeypatch.setattr("sld_edge.files.os.fsync", full)
     (record,) = output.records()
     with pytest.raises(ImageFileError, match="No space left"):
         png.save_png(output.images[0], tmp_path / "a.png", record)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sld_edge.errors import EngineError, MissingDependency
+from sld_edge.runtime.progress import is_terminal
 from sld_edge.shell import say
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main(
     opened = Bundle.open(bundle)
 
     def stage(name: str) -> AbstractContextManager[object]:
-        say(f"  {name}", quiet=quiet or not sys.stderr.isatty())
+        say(f"  {name}", quiet=quiet or not is_terminal(sys.stderr))
         return nullcontext()
 
     outcomes, latencies = check_bundle(opened, chosen, settings, device_bytes=_used, stage=stage)
