@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sld_edge.errors import BundleError, InvalidInput
-from sld_edge.files import write_atomically
 from sld_edge.manifest import File, Graph, GraphKind, Manifest, manifest_from_json
+from sld_edge.writing import write_atomically
 
 MANIFEST_NAME = "manifest.json"
 CARD_NAME = "CARD.md"

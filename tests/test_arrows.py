@@ -15,7 +15,7 @@ ROOT = Path(sld_edge.__file__).parent
 #: From the top down; a room may import rooms after it, never before it.
 ORDER = ["bench", "calibration", "export", "runtime", "engines"]
 #: Single modules at the bottom, importable from everywhere, importing no room.
-GROUND = {"errors", "files", "manifest", "bundle", "shell", "__init__"}
+GROUND = {"errors", "writing", "manifest", "bundle", "shell", "__init__"}
 HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "ndonnx"}
 FILES = sorted(ROOT.rglob("*.py"))
 

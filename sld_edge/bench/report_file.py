@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from sld_edge.errors import ImageFileError, InvalidInput
-from sld_edge.files import write_atomically
+from sld_edge.writing import write_atomically
 
 
 class Versioned(Protocol):

@@ -27,9 +27,9 @@ from sld_edge.engines.base import EngineOptions
 from sld_edge.errors import CalibrationError, InvalidInput, MissingDependency
 from sld_edge.export.card import card_from_manifest
 from sld_edge.export.weights import WeightFile
-from sld_edge.files import move_folder, open_to_others
 from sld_edge.manifest import VERSION_WITH_INT8, Graph, Int8, Manifest, json_from_manifest
 from sld_edge.runtime.pipeline import SafePipeline
+from sld_edge.writing import move_folder, open_to_others
 
 _TOOLS = ("openvino", "onnx-ir", "numpy")
 #: Seeds of the pictures compared on are far from those calibrated on.

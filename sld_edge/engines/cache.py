@@ -20,7 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from sld_edge.errors import one_line
-from sld_edge.files import write_atomically
+from sld_edge.writing import write_atomically
 
 _LOG = logging.getLogger("sld_edge")
 #: Part of every key: raise it when a builder makes different engines from the same settings.

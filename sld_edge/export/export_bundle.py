@@ -23,7 +23,6 @@ from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
 from sld_edge.export.config import ExportConfig
 from sld_edge.export.networks import NetworkExporter
 from sld_edge.export.tokenizer import write_tokenizer
-from sld_edge.files import move_folder, open_to_others
 from sld_edge.manifest import (
     FORMAT,
     VERSION,
@@ -37,6 +36,7 @@ from sld_edge.manifest import (
 )
 from sld_edge.runtime.schedulers import build_schedule
 from sld_edge.runtime.tokenize import Tokenizer as RuntimeTokenizer
+from sld_edge.writing import move_folder, open_to_others
 
 #: Enters a named stage of the work; whoever calls may time or show it.
 Stage = Callable[[str], AbstractContextManager[object]]

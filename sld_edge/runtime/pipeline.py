@@ -21,9 +21,9 @@ from sld_edge.runtime.denoise import Denoiser
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks, advance_for
-from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.observe import UNOBSERVED, Observer
-from sld_edge.runtime.output import output_from_pixels
+from sld_edge.runtime.origin import Origin, drawn_noise, origins_of
+from sld_edge.runtime.output import expected_records, output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
@@ -231,10 +231,11 @@ class SafePipeline:
             logger.warning("%s", note)
         self._networks.set_size(call.request.height, call.request.width)
         self._networks.load_all()
-        final = self._denoise(call, callback, progress)
+        noise, origins = self._noise(call)
+        final = self._denoise(call, noise, callback, progress)
         with self._observer.stage("pictures"):
             pixels, flags = pictures_from_latents(self._networks, final)
-        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags)
+        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags, origins)
         return output if return_dict else output.to_tuple()
 
     def check(self, prompt: str | Sequence[str], **arguments: Any) -> None:
@@ -248,6 +249,16 @@ class SafePipeline:
             InvalidInput, PolicyError: what the call itself would raise.
         """
         self._prepared(prompt=prompt, **arguments)
+
+    def expected_records(
+        self, prompt: str | Sequence[str], **arguments: Any
+    ) -> list[dict[str, Any]]:
+        """What :meth:`check` checks, and the records that the call's images would have, as far as they are known now.
+
+        Raises:
+            InvalidInput, PolicyError: what the call itself would raise.
+        """
+        return expected_records(self.bundle, self._prepared(prompt=prompt, **arguments))
 
     @property
     def engines(self) -> dict[str, str]:
@@ -294,17 +305,21 @@ class SafePipeline:
     def _prepared(self, **arguments: Any) -> Call:
         return prepare_call(self.bundle, self._tokenizer, **arguments)
 
+    def _noise(self, call: Call) -> tuple[Floats, list[Origin]]:
+        request = call.request
+        if request.latents is not None:
+            return request.latents, origins_of(request.generators, request.batch)
+        with self._observer.stage("noise"):
+            return drawn_noise(request.latent_shape, request.generators)
+
     def _denoise(
         self,
         call: Call,
+        noise: Floats,
         callback: Callable[[int, float, Floats], None] | None,
         progress: bool | None,
     ) -> Floats:
-        request, schedule = call.request, call.schedule
-        noise = request.latents
-        if noise is None:
-            with self._observer.stage("noise"):
-                noise = randn_for(request.latent_shape, request.generators)
+        schedule = call.schedule
         with self._observer.stage("text"):
             context = self._context.encode(call.ids)
         advance = advance_for(len(call.ids))

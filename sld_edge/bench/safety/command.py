@@ -206,7 +206,7 @@ def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
     from sld_edge.bench.safety.job import pair_up
     from sld_edge.bench.safety.page import page_from_report
     from sld_edge.bench.safety.report import csv_from_records, json_from_report
-    from sld_edge.files import write_atomically
+    from sld_edge.writing import write_atomically
 
     records = pair_up(list(store.records.values()), report.job.shots())
     show = options["show_unsafe"]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from sld_edge.bench.safety.job import FORMAT, VERSION, Job, differences
 from sld_edge.errors import ImageFileError, InvalidInput
-from sld_edge.files import write_atomically
+from sld_edge.writing import write_atomically
 
 JOB_FILE: Final = "job.json"
 LINES_FILE: Final = "images.jsonl"

@@ -17,7 +17,7 @@ from sld_edge.engines.tensorrt.library import Library
 from sld_edge.engines.tensorrt.log import BuildLog, logger_from_log
 from sld_edge.engines.tensorrt.profiles import EngineSpec, Profile
 from sld_edge.errors import EngineError, one_line
-from sld_edge.files import write_atomically
+from sld_edge.writing import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sld_edge.errors import InvalidInput
-from sld_edge.files import move_folder, open_to_others, write_atomically, write_new
+from sld_edge.writing import move_folder, open_to_others, write_atomically, write_new
 
 
 def test_names_are_counted_up_and_gaps_are_filled(tmp_path: Path) -> None:
