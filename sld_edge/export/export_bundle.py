@@ -74,6 +74,7 @@ def export_bundle(config: ExportConfig, *, stage: Stage = lambda _: nullcontext(
     with stage("open checkpoint"):
         checkpoint = open_checkpoint(config.checkpoint, need_safety_head=config.safety_head)
         shapes = _shapes(config, checkpoint)
+        checkpoint.check_sizes(shapes)
         build_schedule(None, checkpoint.scheduler_config, steps=50)
     out = config.out.absolute()
     _check_target(out, config)
@@ -100,7 +101,9 @@ def _write(
     (folder / "graphs").mkdir()
     with stage("tokenizer"):
         bos, eos, pad, length = write_tokenizer(
-            checkpoint.load_tokenizer(), folder / "tokenizer.json"
+            checkpoint.load_tokenizer(),
+            folder / "tokenizer.json",
+            positions=checkpoint.text_positions,
         )
     base: dict[str, Any] = {
         "format": FORMAT,
