@@ -1,4 +1,4 @@
-"""What a checkpoint's image processor does to a picture before the safety checker sees it, read from its configuration."""
+"""What an image processor does to a picture before the safety checker sees it, read from its configuration."""
 
 from __future__ import annotations
 
