@@ -86,7 +86,7 @@ def image_processor_from(config: Mapping[str, Any]) -> ImageProcessor:
     _check_rescaling(config)
     short_edge, size = _size(config) if _flag(config, "do_resize") else (None, None)
     resample = _get(config, "resample", _BICUBIC)
-    if isinstance(resample, bool) or resample not in FILTERS:
+    if not isinstance(resample, int) or isinstance(resample, bool) or resample not in FILTERS:
         raise UnsupportedCheckpoint(
             "the safety checker's image processor resizes in an unknown way",
             value={"resample": resample},

@@ -67,7 +67,7 @@ def _text_length(stated: Any, positions: int) -> int:
     transformers assumes 10^30 for a tokenizer that says nothing.
     """
     length = min(stated, positions) if isinstance(stated, (int, float)) else positions
-    if length != int(length) or not length >= _SHORTEST:
+    if not length >= _SHORTEST or length != int(length):
         raise UnsupportedCheckpoint(
             "the tokenizer's model_max_length leaves no room for a text",
             value=stated,

@@ -266,6 +266,7 @@ def test_the_short_edge_is_made_like_transformers(height: int, width: int, short
     ("change", "says"),
     [
         ({"resample": 7}, "resizes in an unknown way"),
+        ({"resample": [3]}, "resizes in an unknown way"),
         ({"size": {"longest_edge": 32}}, "resizes in an unknown way"),
         ({"size": [32]}, "resizes in an unknown way"),
         ({"size": "32"}, "resizes in an unknown way"),
