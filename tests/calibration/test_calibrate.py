@@ -155,7 +155,7 @@ def test_wrong_bundles_and_numbers_are_clear_errors(
     refused("noise budget", noise_budget=float("nan"))
     dangling = tmp_path / "link"
     dangling.symlink_to(tmp_path / "nowhere")
-    refused("exists already", out=dangling)
+    refused("is a link to nothing", out=dangling)
     refused("cannot read .*none.txt", prompts=tmp_path / "none.txt")
     empty = tmp_path / "empty.txt"
     empty.write_text("# nothing\n", "utf-8")
