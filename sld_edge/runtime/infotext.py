@@ -81,11 +81,14 @@ def _batch_fields(record: dict[str, Any]) -> dict[str, Any]:
 def _safety_fields(safety: dict[str, Any]) -> dict[str, Any]:
     if safety["preset"] == "off":
         return {"SLD": "off"}
+    method = safety.get("method", "sld")
     return {
         "SLD": safety["preset"] or "custom",
-        "SLD scale": safety["guidance_scale"],
-        "SLD warmup": safety["warmup_steps"],
-        "SLD threshold": safety["threshold"],
+        "SLD method": None if method == "sld" else method,
+        # Of the adaptive method's record some of these are absent.
+        "SLD scale": safety.get("guidance_scale"),
+        "SLD warmup": safety.get("warmup_steps"),
+        "SLD threshold": safety.get("threshold"),
         "SLD momentum": safety["momentum_scale"],
         "SLD beta": safety["mom_beta"],
         "SLD concept": "; ".join(safety["concepts"]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sld_edge import SafePipeline
 from sld_edge.runtime.infotext import parameters_from_record, sampler_label
 from sld_edge.runtime.schedulers import scheduler_names
 
@@ -111,3 +113,15 @@ def test_every_scheduler_has_a_label_of_its_own(name: str) -> None:
 )
 def test_labels_are_those_of_other_tools(name: str, label: str) -> None:
     assert sampler_label(name) == label
+
+
+@pytest.mark.parametrize(
+    ("safety", "scaled"), [("off", False), ("strong", True), ("adaptive", False)]
+)
+def test_every_method_of_safety_is_told(tiny_bundle: Path, safety: str, scaled: bool) -> None:
+    with SafePipeline.from_pretrained(tiny_bundle, "onnxruntime:cpu") as pipe:
+        output = pipe("a castle", num_inference_steps=2, safety=safety, seed=1)
+    fields = read(output.images[0].info["parameters"])[2]
+    assert fields["SLD"] == safety
+    assert ("SLD scale" in fields) == scaled
+    assert fields.get("SLD method") == ("adaptive" if safety == "adaptive" else None)
