@@ -110,7 +110,7 @@ def encodable_output() -> Iterator[None]:
         yield
     finally:
         for stream, before in changed:
-            if not stream.closed:
+            with contextlib.suppress(OSError, ValueError):  # closed, or its reader has left
                 stream.reconfigure(errors=before)
 
 

@@ -49,7 +49,6 @@ class Generator:
         device: ``"cpu"``, or ``"cuda"`` for the numbers a torch generator on an NVIDIA card gives.
         threads: For ``"cuda"``, threads the card keeps resident (multiprocessors × threads on each). Draws
             of up to this many numbers do not depend on it; the default is the smallest current cards'.
-
         offset: Start behind so many draws, as :attr:`offset` counts them: the generator then stands where the one
             with that offset stood. Only records need it.
         kept: For ``"cpu"``, a second number of a pair that waits to be drawn, see :meth:`place`.
