@@ -1,4 +1,4 @@
-"""Files of a bundle: hashing them, writing them whole, and knowing whether they are still those that were hashed.
+"""Files of a bundle: hashing them, and knowing whether they are still those that were hashed.
 
 A stamp, what the system says of a file, is no proof: whoever may write to the folder can make one, and the clock can be
 set back. It finds files that were replaced, restored or written to, and it is looked at again when a file is loaded.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -118,24 +117,3 @@ def damaged(path: Path, why: str) -> BundleError:
         value=str(path),
         hint="restore it or export again",
     )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file beside ``path`` and rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
+import io
 import json
 import logging
 import os
@@ -27,6 +29,8 @@ INTERRUPTED = 130
 #: What a shell calls a program that writes to a pipe nobody reads.
 READER_LEFT = 141
 BUG = 70
+#: Name of the handler of characters that a stream cannot show.
+_REPLACE = "sld_edge.replace"
 
 
 class PathParam(click.Path):
@@ -60,10 +64,11 @@ class OneLineErrors(click.Command):
         kwargs["standalone_mode"] = False
         given = sys.argv[1:] if args is None else list(args)
         quiet_logging()
-        with one_line_errors(as_json="--json" in given), terminable():
+        with encodable_output(), one_line_errors(as_json="--json" in given), terminable():
             status = super().main(args, *rest, **kwargs) or 0
             with _reader():
-                sys.stdout.flush()
+                if sys.stdout is not None:
+                    sys.stdout.flush()
             sys.exit(status)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -87,6 +92,34 @@ def _reader() -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise _ReaderLeft from None
+
+
+@contextmanager
+def encodable_output() -> Iterator[None]:
+    """Show what the terminal's encoding lacks as replacement characters, instead of failing at it.
+
+    JSON is not concerned: it is printed as ASCII or as bytes.
+    """
+    codecs.register_error(_REPLACE, _replaced)
+    changed = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            changed.append((stream, stream.errors))
+            stream.reconfigure(errors=_REPLACE)
+    try:
+        yield
+    finally:
+        for stream, before in changed:
+            with contextlib.suppress(OSError, ValueError):  # closed, or its reader has left
+                stream.reconfigure(errors=before)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A byte of a file name that is no text gives that byte back, everything else a replacement character."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code, after = ord(error.object[error.start]), error.start + 1
+    return (bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else "?"), after
 
 
 @contextmanager

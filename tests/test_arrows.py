@@ -15,7 +15,17 @@ ROOT = Path(sld_edge.__file__).parent
 #: From the top down; a room may import rooms after it, never before it.
 ORDER = ["bench", "calibration", "export", "runtime", "engines"]
 #: Single modules at the bottom, importable from everywhere, importing no room.
-GROUND = {"errors", "plain", "manifest", "files", "signing", "bundle", "shell", "__init__"}
+GROUND = {
+    "errors",
+    "plain",
+    "writing",
+    "manifest",
+    "files",
+    "signing",
+    "bundle",
+    "shell",
+    "__init__",
+}
 HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "ndonnx"}
 FILES = sorted(ROOT.rglob("*.py"))
 

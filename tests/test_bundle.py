@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sld_edge.bundle import Bundle, file_from_path, write_atomically
+from sld_edge.bundle import Bundle, file_from_path
 from sld_edge.errors import BundleError, InvalidInput
 from sld_edge.manifest import (
     FORMAT,
@@ -30,6 +30,7 @@ from sld_edge.manifest import (
     manifest_digest,
     manifest_from_json,
 )
+from sld_edge.writing import write_atomically
 
 
 def make_bundle(folder: Path, **changes: Any) -> Path:

@@ -1,7 +1,8 @@
-"""What every command does the same at its edges: statuses, JSON errors, closed pipes, empty paths."""
+"""What every command does the same at its edges: statuses, JSON errors, closed pipes, empty paths, any encoding."""
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,8 +12,13 @@ from typing import Any
 import click
 import pytest
 
+from sld_edge.bench.cli import main as bench
+from sld_edge.bench.report_file import write_report
+from sld_edge.calibration.cli import main as calibrate
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import OneLineCommand, PathParam, one_line_errors
+from sld_edge.export.cli import main as export
+from sld_edge.runtime.cli import main as generate
+from sld_edge.shell import OneLineCommand, PathParam, encodable_output, one_line_errors
 
 COMMANDS = {
     "sld-generate": "sld_edge.runtime.cli",
@@ -140,3 +146,62 @@ def test_a_path_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> N
         main.main([text])
     assert left.value.code == 2
     assert "PLACE" in capsys.readouterr().err
+
+
+ENCODINGS = ["latin-1", "cp437", "cp932", "ascii"]
+
+
+class Terminal(io.TextIOWrapper):
+    """Standard output with an encoding of its own."""
+
+    def __init__(self, encoding: str, errors: str = "strict") -> None:
+        self.data = io.BytesIO()
+        super().__init__(self.data, encoding=encoding, errors=errors)
+
+    def shown(self) -> bytes:
+        self.flush()
+        return self.data.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("command", [generate, export, calibrate, bench], ids=lambda c: c.name)
+def test_help_is_shown_in_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, command: click.Command, encoding: str
+) -> None:
+    terminal = Terminal(encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with pytest.raises(SystemExit) as left:
+        command.main(["--help"])
+    assert left.value.code == 0
+    assert b"Usage:" in terminal.shown()
+    assert terminal.errors == "strict", "the host's stream was left changed"
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", b"?\xff"), ("utf-8", b"\xe2\x86\x92\xff")]
+)
+def test_file_names_keep_their_bytes(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, shown: bytes, errors: str
+) -> None:
+    terminal = Terminal(encoding, errors)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with encodable_output():
+        sys.stdout.write("\u2192\udcff")
+    assert terminal.shown() == shown
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_json_is_utf8_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    terminal = Terminal(encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    write_report(Path("-"), '{"name": "→ 🙂"}'.encode())
+    assert terminal.shown() == '{"name": "→ 🙂"}'.encode()
+
+
+def test_no_output_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit) as left:
+        export.main(["--verify"])
+    assert left.value.code == 2

@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 import click
 import msgspec
 
-from sld_edge.bundle import write_atomically
 from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.writing import write_atomically
 
 
 class Versioned(Protocol):
@@ -55,7 +55,7 @@ def write_report(path: Path, data: bytes) -> None:
         ImageFileError: it cannot be written.
     """
     if str(path) == "-":
-        click.echo(data.decode(), nl=False)
+        click.echo(data, nl=False)  # as bytes: JSON is UTF-8 whatever the terminal's encoding
         return
     try:
         write_atomically(path, data)

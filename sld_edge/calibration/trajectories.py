@@ -9,6 +9,7 @@ from pathlib import Path
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.runtime.pipeline import SafePipeline
+from sld_edge.runtime.text_lines import lines_from_file
 
 #: Everyday scenes of many kinds: what matters is the spread of activations, not the words.
 NEUTRAL = (
@@ -66,12 +67,7 @@ def prompts_from(file: Path | None, bundle: Bundle) -> tuple[str, ...]:
     concept = bundle.manifest.safety.concept
     if file is None:
         return (*NEUTRAL, concept)
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidInput(f"cannot read the prompts ({why})", value=str(file)) from None
-    prompts = tuple(line for line in lines if line and not line.startswith("#"))
+    prompts = tuple(line for line in lines_from_file(file) if not line.startswith("#"))
     if not 1 <= len(prompts) <= _LONGEST_LIST:
         raise InvalidInput(
             f"{len(prompts)} prompts in the file",

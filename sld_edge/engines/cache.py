@@ -11,10 +11,8 @@ import contextlib
 import hashlib
 import logging
 import mmap
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from sld_edge.errors import one_line
+from sld_edge.writing import write_atomically
 
 _LOG = logging.getLogger("sld_edge")
 #: Part of every key: raise it when a builder makes different engines from the same settings.
@@ -137,7 +136,7 @@ class EngineCache:
         view = memoryview(payload).cast("B")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / key.file_name, _header(key, view), view)
+            write_atomically(self.folder / key.file_name, _header(key, view), view)
         except OSError as error:
             _LOG.warning("the engine cache cannot be written (%s)", one_line(str(error)))
 
@@ -229,21 +228,6 @@ def _key_in(path: Path) -> EngineKey | None:
             return msgspec.convert(fields["key"], EngineKey)
     except (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError):
         return None
-
-
-def _write(path: Path, header: bytes, payload: memoryview) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(header)
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _remove(path: Path) -> None:

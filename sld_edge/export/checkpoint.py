@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from sld_edge.bundle import sha256_of
 from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
+from sld_edge.export.image_processor import image_processor_from
 from sld_edge.export.recognise import lying_beside, no_checkpoint
 from sld_edge.export.supported import check_text, check_unet, check_vae
+from sld_edge.manifest import Shape
 from sld_edge.runtime.schedulers import configured_for
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
@@ -51,6 +53,8 @@ class Checkpoint:
     unet_config: Mapping[str, Any]
     vae_config: Mapping[str, Any]
     text_config: Mapping[str, Any]
+    #: Empty where no safety checker is asked for.
+    checker_config: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
     feature_extractor_config: Mapping[str, Any]
     prediction_type: PredictionType
@@ -86,6 +90,24 @@ class Checkpoint:
     def vocabulary(self) -> int:
         """Number of tokens that the text encoder has an embedding for."""
         return int(self.text_config.get("vocab_size", 49408))
+
+    @property
+    def text_positions(self) -> int:
+        """Longest text that the text encoder has positions for, in tokens."""
+        return int(self.text_config.get("max_position_embeddings", 77))
+
+    def check_sizes(self, shapes: Iterable[Shape]) -> None:
+        """Refuse sizes of pictures that the safety checker would not take, before a network is loaded.
+
+        Raises:
+            UnsupportedCheckpoint: its image processor does not fit its network.
+        """
+        if not self.checker_config:
+            return
+        processor = image_processor_from(self.feature_extractor_config)
+        side = (self.checker_config.get("vision_config") or {}).get("image_size", 224)
+        for shape in shapes:
+            processor.check_fits(side, shape.height, shape.width)
 
     @property
     def vae_scale_factor(self) -> int:
@@ -214,9 +236,10 @@ def open_checkpoint(
         raise UnsupportedCheckpoint("unknown prediction_type", value=prediction)
     components = ["unet", "vae", "text_encoder"]
     processor: dict[str, Any] = {}
+    checker_config: dict[str, Any] = {}
     if need_safety_head:
         components.append("safety_checker")
-        _json(path / "safety_checker" / "config.json", hint=_WITHOUT_HEAD)
+        checker_config = _json(path / "safety_checker" / "config.json", hint=_WITHOUT_HEAD)
         processor = _json(
             path / "feature_extractor" / "preprocessor_config.json", hint=_WITHOUT_HEAD
         )
@@ -230,13 +253,14 @@ def open_checkpoint(
     }
     return Checkpoint(
         path=path,
-        name=path.resolve().name,
+        name=_name_of(path),
         class_name=class_name,
         licence=_licence(path),
         family="sd2" if configs["text_encoder"].get("hidden_size", 768) > 768 else "sd1",
         unet_config=configs["unet"],
         vae_config=configs["vae"],
         text_config=configs["text_encoder"],
+        checker_config=checker_config,
         scheduler_config=own,
         feature_extractor_config=processor,
         prediction_type=prediction,
@@ -244,6 +268,15 @@ def open_checkpoint(
         notes=tuple(lying_beside(path)),
         variants={name: variant for name, (_, variant) in files.items()},
     )
+
+
+def _name_of(path: Path) -> str:
+    """The folder's name; a snapshot of a hub's cache, which is named after a commit, has its repository's."""
+    folder = path.resolve()
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return folder.name
 
 
 def _class_of(index: Mapping[str, Any], component: str) -> object:

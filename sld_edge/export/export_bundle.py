@@ -78,6 +78,7 @@ def export_bundle(config: ExportConfig, *, stage: Stage = lambda _: nullcontext(
                 config.checkpoint, need_safety_head=config.safety_head, scheduler=config.scheduler
             )
             shapes = _shapes(config, checkpoint)
+            checkpoint.check_sizes(shapes)
             _check_scheduler(checkpoint)
         for note in checkpoint.notes:
             logger.warning("%s", note)
@@ -98,6 +99,7 @@ def _write(
             checkpoint.load_tokenizer(),
             folder / "tokenizer.json",
             vocabulary=checkpoint.vocabulary,
+            positions=checkpoint.text_positions,
         )
     base: dict[str, Any] = {
         "format": FORMAT,

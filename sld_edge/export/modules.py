@@ -9,13 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sld_edge.errors import UnsupportedCheckpoint
 from sld_edge.export.branched_unet import cross_attention_modules
-from sld_edge.export.pil_resize import resize_matrix, short_edge_size
-
-#: What CLIP's image processor takes where the checkpoint says nothing.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+from sld_edge.export.image_processor import ImageProcessor, image_processor_from
+from sld_edge.export.pil_resize import resize_matrix, rows_come_first
 
 
 class TextContext(nn.Module):
@@ -96,19 +92,26 @@ class SafetyHead(nn.Module):
             )
         count = checker.special_care_embeds.shape[0]
         self.register_buffer("before", torch.ones(count, count).triu(1))
-        rows, columns = _resize_matrices(processor, height, width)
+        preparation = image_processor_from(processor)
+        rows, columns = _resize_matrices(preparation, height, width)
         self.register_buffer("matrix_y", rows)
         self.register_buffer("matrix_x", columns)
-        mean, std = _normalisation(processor)
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.rows_first = rows_come_first(
+            (height, width), preparation.resized(height, width), preparation.resample
+        )
+        self.register_buffer("mean", torch.tensor(preparation.mean).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(preparation.std).reshape(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Concept scores ``[B, n]``, special-care scores ``[B, m]``, flags ``[B]``, the embedding's mean ``[B]``."""
         # Cast first: TensorRT does nothing else with bytes.
         pixels = images.float().permute(0, 3, 1, 2)
-        pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
-        pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
+        if self.rows_first:
+            pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
+            pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
+        else:
+            pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
+            pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
         pixels = (pixels / 255.0 - self.mean) / self.std
         pooled = self.vision_model(pixels.to(self.visual_projection.weight.dtype))[1]
         projected = self.visual_projection(pooled).float()
@@ -132,48 +135,14 @@ def _rounded(scores: Tensor) -> Tensor:
     return torch.round(scores * 1000.0) / 1000.0
 
 
-def _resize_matrices(
-    processor: Mapping[str, Any], height: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """Matrices ``[crop, H]`` and ``[W, crop]`` of resizing the short edge and cropping the centre."""
+def _resize_matrices(processor: ImageProcessor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Matrices ``[crop, H]`` and ``[W, crop]`` of resizing and cropping the centre."""
+    new_height, new_width = processor.resized(height, width)
     rows, columns = torch.eye(height), torch.eye(width)
-    if processor.get("do_resize", True):
-        size = processor.get("size", 224)
-        short = size if isinstance(size, int) else size.get("shortest_edge")
-        if short is None or processor.get("resample", 3) != 3:
-            raise UnsupportedCheckpoint(
-                "the safety checker's image processor resizes in an unknown way",
-                value={key: processor.get(key) for key in ("size", "resample")},
-            )
-        new_height, new_width = short_edge_size(height, width, short)
-        rows = torch.from_numpy(resize_matrix(height, new_height))
-        columns = torch.from_numpy(resize_matrix(width, new_width))
-    if processor.get("do_center_crop", True):
-        crop = processor.get("crop_size", 224)
-        crop_height, crop_width = (
-            (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
-        )
-        if crop_height > rows.shape[0] or crop_width > columns.shape[0]:
-            raise UnsupportedCheckpoint(
-                "the safety checker crops more than it resizes to", value=crop
-            )
-        top, left = (rows.shape[0] - crop_height) // 2, (columns.shape[0] - crop_width) // 2
-        rows, columns = rows[top : top + crop_height], columns[left : left + crop_width]
+    if (new_height, new_width) != (height, width):
+        rows = torch.from_numpy(resize_matrix(height, new_height, processor.resample))
+        columns = torch.from_numpy(resize_matrix(width, new_width, processor.resample))
+    kept_height, kept_width = processor.processed(height, width)
+    top, left = (new_height - kept_height) // 2, (new_width - kept_width) // 2
+    rows, columns = rows[top : top + kept_height], columns[left : left + kept_width]
     return rows.contiguous(), columns.t().contiguous()
-
-
-def _normalisation(processor: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    if (
-        not processor.get("do_rescale", True)
-        or abs(processor.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6
-    ):
-        raise UnsupportedCheckpoint(
-            "the safety checker's image processor rescales in an unknown way",
-            value=processor.get("rescale_factor"),
-        )
-    if not processor.get("do_normalize", True):
-        return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-    return (
-        torch.tensor(processor.get("image_mean", _CLIP_MEAN)).float().reshape(3, 1, 1),
-        torch.tensor(processor.get("image_std", _CLIP_STD)).float().reshape(3, 1, 1),
-    )

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from sld_edge.bundle import MANIFEST_NAME
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import FORMAT
+from sld_edge.writing import move_folder
 
 _SUFFIX = ".sld-unfinished"
 _LOCK, _NEW, _OLD = "lock", "new", "old"
@@ -201,7 +202,7 @@ def _is_bundle(folder: Path) -> bool:
 
 def _move_into_place(new: Path, out: Path, old: Path) -> None:
     if not out.exists():
-        new.rename(out)
+        move_folder(new, out)
         return
     try:
         out.rename(old)

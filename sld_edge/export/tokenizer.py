@@ -19,15 +19,20 @@ _TRICKY = (
     "<|endoftext|> <|startoftext|>",
     "word " * 120,
 )
+#: Begin, one token, end.
+_SHORTEST = 3
 
 
-def write_tokenizer(tokenizer: Any, file: Path, *, vocabulary: int) -> tuple[int, int, int, int]:
+def write_tokenizer(
+    tokenizer: Any, file: Path, *, vocabulary: int, positions: int
+) -> tuple[int, int, int, int]:
     """Write ``tokenizer.json`` without truncation, padding or special tokens: the runtime adds those.
 
     Args:
         tokenizer: transformers' CLIP tokenizer of the checkpoint.
         file: File to write.
         vocabulary: Number of tokens that the text encoder has an embedding for.
+        positions: Longest text that the text encoder takes, in tokens.
 
     Returns:
         Ids of begin, end and padding, and the text length.
@@ -42,7 +47,7 @@ def write_tokenizer(tokenizer: Any, file: Path, *, vocabulary: int) -> tuple[int
     if any(one is None for one in ids) or not hasattr(tokenizer, "backend_tokenizer"):
         raise UnsupportedCheckpoint("the tokenizer is not CLIP's", value=type(tokenizer).__name__)
     bos, eos, pad = (int(one) for one in ids)
-    length = int(tokenizer.model_max_length)
+    length = _text_length(tokenizer.model_max_length, positions)
     _check_embedded(tokenizer, vocabulary)
     copy = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()
@@ -70,3 +75,18 @@ def _check_embedded(tokenizer: Any, vocabulary: int) -> None:
             f" {vocabulary} tokens only",
             hint="save the text encoder with the embeddings of all tokens, or take the token out of tokenizer/",
         )
+
+
+def _text_length(stated: Any, positions: int) -> int:
+    """Tokens of a text: what the tokenizer says, or what the encoder takes where that is less.
+
+    transformers assumes 10^30 for a tokenizer that says nothing.
+    """
+    length = min(stated, positions) if isinstance(stated, (int, float)) else positions
+    if not length >= _SHORTEST or length != int(length):
+        raise UnsupportedCheckpoint(
+            "the tokenizer's model_max_length leaves no room for a text",
+            value=stated,
+            hint=f"use a whole number up to the text encoder's {positions}",
+        )
+    return int(length)

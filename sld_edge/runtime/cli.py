@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +11,11 @@ import click
 
 from sld_edge import __version__
 from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.runtime.text_lines import lines_from_file
 from sld_edge.shell import OneLineCommand, PathParam, say
 
 if TYPE_CHECKING:
-    from sld_edge.runtime.output import SafeOutput
-#: Bytes; file systems take 255, and an ending and a number follow.
-_LONGEST_STEM = 180
+    from sld_edge.runtime.generate import Written
 
 EPILOG = """\b
 Examples:
@@ -28,6 +24,7 @@ Examples:
   sld-generate bundle "a battle near a house" --compare --out pictures
   sld-generate bundle "a castle" --scheduler dpmpp_2m_karras --steps 25 --json
   sld-generate bundle --prompts-file prompts.txt --concept "blood, weapons"
+  sld-generate bundle --prompts-file prompts.txt --seed 5 --resume      (goes on where an earlier run stopped)
 
 \b
 Exit status: 0 done (also when the safety head withheld an image, which is said), 2 wrong input,
@@ -40,7 +37,8 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.version_option(__version__, prog_name="sld-generate")
 @click.argument("bundle", type=PathParam())
 @click.argument("prompts", nargs=-1, metavar="PROMPT...")
-@click.option("--prompts-file", type=PathParam(), help="One prompt a line, UTF-8.")
+@click.option("--prompts-file", type=PathParam(),
+              help="One prompt a line, UTF-8; - is standard input. Every picture is written when done.")  # fmt: skip
 @click.option("-o", "--out", default="out", type=PathParam(), show_default=True,
               help="Folder the pictures go to; existing ones are never overwritten.")  # fmt: skip
 @click.option("-n", "--negative-prompt", help="What the pictures should not show.")
@@ -51,10 +49,17 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--eta", default=0.0, show_default=True, help="DDIM's eta and TCD's gamma, 0 to 1.")
 @click.option("--scheduler", help="Another scheduler than the checkpoint's, e.g. dpmpp_2m_karras.")
 @click.option("--seed", type=int, multiple=True,
-              help="One for all pictures, or one for each; repeatable. Random when left out.")  # fmt: skip
+              help="The first picture of every prompt has it, the next ones count up from it; or one for each "
+                   "picture, repeatable. Random when left out.")  # fmt: skip
 @click.option("--seed-device", type=click.Choice(["cpu", "cuda"]), default="cpu",
               show_default=True, help="Whose random numbers to reproduce.")  # fmt: skip
 @click.option("--images", default=1, show_default=True, help="Pictures for each prompt.")
+@click.option("--batch", default=1, show_default=True,
+              help="Pictures in one call. With 1 each equals the one made alone bit by bit; more may be faster, "
+                   "take memory each, and differ in the last bits.")  # fmt: skip
+@click.option("--resume", is_flag=True,
+              help="Leave out pictures that --out holds already, as the records in them tell; without --seed a "
+                   "picture of any seed counts.")  # fmt: skip
 @click.option("--height", type=int, help="Pixels; the bundle's first size when left out.")
 @click.option("--width", type=int, help="Pixels; the bundle's first size when left out.")
 @click.option("--safety",
@@ -95,6 +100,8 @@ def main(
     keep_unsafe: bool,
     as_json: bool,
     quiet: bool,
+    batch: int,
+    resume: bool,
     **options: Any,
 ) -> None:
     """Make pictures for every PROMPT with a BUNDLE that sld-export made, under Safe Latent Diffusion.
@@ -102,52 +109,57 @@ def main(
     Prints the name of every picture. Pictures carry their settings the way Stable Diffusion tools read them,
     and a record of what safety did.
     """
-    texts = [*prompts, *(_prompts_from(prompts_file) if prompts_file else ())]
+    texts = [*prompts, *(lines_from_file(prompts_file) if prompts_file else ())]
     if not texts:
         raise InvalidInput("no prompt was given", hint="name at least one, or use --prompts-file")
+    if batch < 1:
+        raise InvalidInput("--batch is too small", value=batch, hint="use 1 or more")
     _check_folder(out)
-    from sld_edge.runtime.noise import random_seed
+    from sld_edge.runtime.generate import Pictures, shots_from
     from sld_edge.runtime.pipeline import SafePipeline
 
     load_options = {
         key: options.pop(key)
         for key in ("engine", "compute_precision", "threads", "memory", "digest", "key", "cache")
     }
-    seeds = options.pop("seed") or (random_seed(),)
-    device = options.pop("seed_device")
+    device, seeds = options.pop("seed_device"), options.pop("seed")
+    shots = shots_from(texts, seeds, images=options.pop("images"), device=device)
     call = _call_arguments(options)
-    show = False if quiet or as_json else None
     if compare and (call.get("safety") or "").strip().lower() == "off":
         raise InvalidInput("--compare shows safety beside off", hint="leave --safety off out")
     with SafePipeline.from_pretrained(bundle, **load_options, lazy=True) as pipe:
-        # every argument is judged before seconds are spent on loading networks
-        pipe.check(texts, **call, generator=_generators(seeds, device))
-        if compare:
-            pipe.check(texts, **_plain(call), generator=_generators(seeds, device), safety="off")
+        pictures = Pictures(
+            pipe,
+            out,
+            call=call,
+            plain=_plain(call) if compare else None,
+            device=device,
+            keep_unsafe=keep_unsafe,
+        )
+        expected = pictures.check(shots)
+        left = pictures.missing(shots, expected, any_seed=not seeds) if resume else shots
+        if left:
+            start = time.perf_counter()
+            pipe.load()
+            say(f"loaded in {time.perf_counter() - start:.1f} s\n{pipe}", quiet=quiet or as_json)
+        show = False if quiet or as_json else None
         start = time.perf_counter()
-        pipe.load()
-        loaded = time.perf_counter()
-        say(f"loaded in {loaded - start:.1f} s\n{pipe}", quiet=quiet or as_json)
-        output = pipe(texts, **call, generator=_generators(seeds, device), progress=show)
-        took = time.perf_counter() - loaded
-        _write(output, out, keep_unsafe=keep_unsafe, as_json=as_json)
-        if compare:
-            _write_comparison(
-                output,
-                pipe(
-                    texts,
-                    **_plain(call),
-                    generator=_generators(seeds, device),
-                    safety="off",
-                    progress=show,
-                ),
-                out,
-                as_json=as_json,
-            )
-        withheld = sum(image["withheld"] for image in output.record["images"])
+        made = withheld = 0
+        try:
+            for file in pictures.make(left, batch=batch, progress=show):
+                _print_result(file, as_json)
+                done = not (file.record.get("unsafe") or file.record.get("comparison"))
+                made += done
+                withheld += done and file.record["withheld"]
+        except KeyboardInterrupt:
+            say(f"{made} of {len(left)} pictures are kept in {out}; the same command with --resume goes on",
+                quiet=quiet or as_json)  # fmt: skip
+            raise
+        there = len(shots) - len(left)
         say(
-            f"{len(output.record['images'])} pictures in {took:.1f} s"
-            + (f", {withheld} withheld by the safety head" if withheld else ""),
+            f"{made} pictures in {time.perf_counter() - start:.1f} s"
+            + (f", {withheld} withheld by the safety head" if withheld else "")
+            + (f", {there} were there already" if there else ""),
             quiet=quiet or as_json,
         )
 
@@ -155,7 +167,6 @@ def main(
 def _call_arguments(options: dict[str, Any]) -> dict[str, Any]:
     call = {key: value for key, value in options.items() if value is not None}
     call["num_inference_steps"] = call.pop("steps", None)
-    call["num_images_per_prompt"] = call.pop("images")
     if concepts := call.pop("concept"):
         call["safety_concept"] = list(concepts) if len(concepts) > 1 else concepts[0]
     return call
@@ -170,75 +181,11 @@ def _plain(call: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write(output: SafeOutput, out: Path, *, keep_unsafe: bool, as_json: bool) -> None:
-    from sld_edge.runtime.png import free_path, save_png
-
-    for index, record in enumerate(output.records()):
-        path = free_path(out, _stem(record))
-        save_png(output.images[index], path, record)
-        _print_result(path, record, as_json)
-        unsafe = None if output.unsafe_images is None else output.unsafe_images[index]
-        if keep_unsafe and unsafe is not None:
-            path = free_path(out, _stem(record) + "-unsafe")
-            save_png(unsafe, path, {**record, "withheld": False})
-            _print_result(path, record, as_json)
-
-
-def _write_comparison(safe: SafeOutput, off: SafeOutput, out: Path, *, as_json: bool) -> None:
-    from sld_edge.runtime.compare_picture import side_by_side
-    from sld_edge.runtime.png import free_path, save_png
-
-    for index, record in enumerate(safe.records()):
-        used = record["safety"]
-        # what the safety head flagged is black in the output; the picture says "withheld" instead
-        shown = [
-            None if output.record["images"][index]["withheld"] else output.images[index]
-            for output in (off, safe)
-        ]
-        picture = side_by_side(
-            shown,
-            ["safety off", f"safety {used['preset'] or 'custom'}"],
-            title=record["prompt"],
-            footer=f"suppressed: {', '.join(used['concepts'])}",
-        )
-        path = free_path(out, _stem(record) + "-compare")
-        save_png(picture, path, record)
-        _print_result(path, record, as_json)
-
-
-def _generators(seeds: Sequence[int], device: str) -> Any:
-    """Fresh generators: a run moves them on, and a comparison starts from the same noise again."""
-    from sld_edge.runtime.noise import Generator
-
-    made = [Generator(seed, device) for seed in seeds]
-    return made if len(made) > 1 else made[0]
-
-
-def _print_result(path: Path, record: dict[str, Any], as_json: bool) -> None:
+def _print_result(file: Written, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"file": str(path), **record}))
+        click.echo(json.dumps({"file": str(file.path), **file.record}))
     else:
-        click.echo(f"{path}{' (withheld: black)' if record['withheld'] else ''}")
-
-
-def _stem(record: dict[str, Any]) -> str:
-    """A file's name that says what was asked for, in any script: letters, marks and digits, the rest as hyphens."""
-    text = unicodedata.normalize("NFC", record["prompt"])
-    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
-    stem = "-".join(words)[:60].encode("utf-8")[:_LONGEST_STEM].decode("utf-8", "ignore")
-    return stem.strip("-") or "picture"
-
-
-def _prompts_from(file: Path) -> list[str]:
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{file} is not UTF-8 text (byte {error.start})", hint="convert it, e.g. with iconv"
-        ) from None
-    except OSError as error:
-        raise InvalidInput(f"cannot read {file} ({error.strerror})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        click.echo(f"{file.path}{f' ({file.remark})' if file.remark else ''}")
 
 
 def _check_folder(out: Path) -> None:

@@ -1,10 +1,15 @@
 """torch's Gaussian random numbers without torch, so that a seed makes the same picture.
 
-The CPU stream is mt19937 with Box–Muller as ATen's ``normal_fill`` does it; the CUDA stream is Philox 4×32-10
-with cuRAND's Box–Muller as ATen's distribution kernels lay it out over threads. The CPU stream is checked
-against torch over many shapes, seeds and sequences; the CUDA stream's Philox rounds are checked against the
-known answers published with Random123 (Salmon et al., SC'11), the layout was written from ATen's description
-and has not been run beside a GPU.
+The CPU stream is mt19937 with Box–Muller as ATen's ``normal_fill`` does it; the CUDA stream is Philox 4×32-10 with
+cuRAND's Box–Muller as ATen's distribution kernels lay it out over threads.
+
+The CPU stream equals torch's on x86 with AVX2 or better bit by bit (see :mod:`.box_muller` for other builds), which
+is checked over many shapes, seeds and sequences. It is float32's: ``torch.randn`` in half precision draws the last 16
+numbers another way where the count is 16 or more and no multiple of 16: never for pictures whose sides are multiples
+of 16 pixels.
+
+The CUDA stream's Philox rounds are checked against the known answers published with Random123 (Salmon et al., SC'11),
+the layout was written from ATen's description and has not been run beside a GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
 from sld_edge.plain import plain_text
-from sld_edge.runtime.checks import whole_number
+from sld_edge.runtime.box_muller import gaussians
+from sld_edge.runtime.checks import real_number, whole_number
 
 Floats = NDArray[np.float32]
 
@@ -30,6 +36,9 @@ _CUDA_BLOCK = 256
 _CUDA_UNROLL = 4
 #: More than any card keeps resident (its multiprocessors × 2048).
 _MOST_CUDA_THREADS = 1 << 22
+_CUDA_THREADS = 16 * 1536
+#: Going further than this through a stream takes minutes: no sequence of pictures gets there.
+_FARTHEST = 1 << 36
 
 
 class Generator:
@@ -40,23 +49,58 @@ class Generator:
         device: ``"cpu"``, or ``"cuda"`` for the numbers a torch generator on an NVIDIA card gives.
         threads: For ``"cuda"``, threads the card keeps resident (multiprocessors × threads on each). Draws
             of up to this many numbers do not depend on it; the default is the smallest current cards'.
+        offset: Start behind so many draws, as :attr:`offset` counts them: the generator then stands where the one
+            with that offset stood. Only records need it.
+        kept: For ``"cpu"``, a second number of a pair that waits to be drawn, see :meth:`place`.
 
     Raises:
         InvalidInput: the seed is not such a number, or the device is unknown.
     """
 
-    def __init__(self, seed: int, device: str = "cpu", *, threads: int = 16 * 1536) -> None:
+    def __init__(
+        self,
+        seed: int,
+        device: str = "cpu",
+        *,
+        threads: int = _CUDA_THREADS,
+        offset: int = 0,
+        kept: float | None = None,
+    ) -> None:
         device = plain_text("device", device, "use cpu or cuda")
         if device not in ("cpu", "cuda"):
             raise InvalidInput("unknown seed device", value=device, hint="use cpu or cuda")
         self.seed = whole_number("seed", seed, low=-(2**63), high=2**64 - 1)
         self.device = device
         self._threads = whole_number("threads", threads, low=_CUDA_BLOCK, high=_MOST_CUDA_THREADS)
-        self._offset = 0
+        self._offset = whole_number("offset", offset, low=0, high=_FARTHEST)
         self._twister = np.random.MT19937()
         # NumPy seeds the legacy way from a whole number, which is torch's: only the low 32 bits count.
         self._twister._legacy_seeding(self.seed & 0xFFFFFFFF)
-        self._second: float | None = None
+        if device == "cpu" and self._offset:
+            self._twister.random_raw(self._offset, output=False)
+        self._second = None if kept is None else real_number("kept", kept, "a number of a record")
+
+    @property
+    def offset(self) -> int:
+        """How far it has moved on: 32-bit words drawn on ``"cpu"``, rounds of the counter on ``"cuda"``."""
+        return self._offset
+
+    def place(self) -> dict[str, Any]:
+        """Where it stands, for a record: :func:`~sld_edge.runtime.origin.generator_from_record` goes back there.
+
+        ``seed``, ``seed_device`` and ``seed_offset``; with ``seed_kept`` a number of a pair is left over from a draw of
+        fewer than 16, and ``seed_threads`` is there where a card of another size than the usual was asked for.
+        """
+        place: dict[str, Any] = {
+            "seed": self.seed,
+            "seed_device": self.device,
+            "seed_offset": self._offset,
+        }
+        if self._second is not None:
+            place["seed_kept"] = self._second
+        if self.device == "cuda" and self._threads != _CUDA_THREADS:
+            place["seed_threads"] = self._threads
+        return place
 
     def randn(self, shape: Sequence[int]) -> Floats:
         """The next ``prod(shape)`` numbers, float32."""
@@ -80,9 +124,13 @@ class Generator:
         return values
 
     def _uniform24(self, count: int) -> Floats:
-        words = self._twister.random_raw(count) & 0xFFFFFF
+        words = self._words(count) & 0xFFFFFF
         uniform: Floats = (words * 2.0**-24).astype(np.float32)
         return uniform
+
+    def _words(self, count: int) -> NDArray[np.uint64]:
+        self._offset += count
+        return self._twister.random_raw(count)
 
     def _single(self) -> float:
         """ATen's scalar normal distribution: two 53-bit uniforms give two numbers, the second is kept."""
@@ -95,7 +143,7 @@ class Generator:
         return radius * math.cos(_TWO_PI * first)
 
     def _uniform53(self) -> float:
-        high, low = (int(word) for word in self._twister.random_raw(2))
+        high, low = (int(word) for word in self._words(2))
         return float(((high << 32) | low) & (2**53 - 1)) * 2.0**-53
 
     def _philox(self, count: int) -> Floats:
@@ -119,8 +167,8 @@ def randn_for(shape: tuple[int, ...], generators: Any) -> Floats:
             draws with torch itself, on its own device.
     """
     if isinstance(generators, (list, tuple)):
-        return np.concatenate([_draw(one, (1, *shape[1:])) for one in generators])
-    return _draw(generators, shape)
+        return np.concatenate([draw(one, (1, *shape[1:])) for one in generators])
+    return draw(generators, shape)
 
 
 def random_seed() -> int:
@@ -128,7 +176,8 @@ def random_seed() -> int:
     return secrets.randbits(32)
 
 
-def _draw(generator: Any, shape: tuple[int, ...]) -> Floats:
+def draw(generator: Any, shape: tuple[int, ...]) -> Floats:
+    """The next numbers of one generator, ours or torch's, float32."""
     if isinstance(generator, Generator):
         return generator.randn(shape)
     from importlib import import_module
@@ -141,9 +190,7 @@ def _draw(generator: Any, shape: tuple[int, ...]) -> Floats:
 def _box_muller_blocks(uniform: Floats) -> Floats:
     """In every 16 numbers the first 8 become radii and the last 8 angles; cosines first, then sines."""
     pairs = uniform.reshape(-1, 2, _BLOCK // 2)
-    radius = np.sqrt(np.float32(-2.0) * np.log(np.float32(1.0) - pairs[:, 0]))
-    angle = np.float32(_TWO_PI) * pairs[:, 1]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+    return np.stack(gaussians(pairs[:, 0], pairs[:, 1]), axis=1).reshape(-1)
 
 
 def _normal4(seed: int, threads: int, offset: int) -> Floats:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,8 @@ from sld_edge.bundle import Bundle
 from sld_edge.manifest import RAW_MEAN, GraphKind
 from sld_edge.runtime.call import Call
 from sld_edge.runtime.loop import Floats
+from sld_edge.runtime.origin import Origin, origins_of
+from sld_edge.runtime.png import recorded
 from sld_edge.runtime.request import Request
 
 Pixels = NDArray[np.uint8]
@@ -89,6 +92,7 @@ def output_from_pixels(
     flags: list[bool] | None,
     *,
     latents: Floats,
+    origins: Sequence[Origin],
 ) -> SafeOutput:
     """The result of a call: flagged pictures are black, and the record says what was done.
 
@@ -96,27 +100,57 @@ def output_from_pixels(
         pixels: uint8 ``[H, W, 3]``, one for each image.
         flags: The safety head's verdicts, None when the bundle has no head.
         latents: ``[B, C, h, w]``, handed out where the call asks for them.
+        origins: Where each image's noise came from.
     """
     verdicts = flags or [False] * len(pixels)
     output_type = call.request.output_type
     made: list[Any] = list(latents) if output_type == "latent" else pixels
     pairs = list(zip(made, verdicts, strict=True))
+    record = {
+        **_run_record(bundle, call, engines),
+        "seed_device": _common(origin["seed_device"] for origin in origins),
+        "images": _image_records(call, flags, verdicts, origins),
+    }
     unsafe = None
     if flags is not None and bundle.manifest.safety.policy.unsafe_images == "return":
         unsafe = optional_images([array if bad else None for array, bad in pairs], output_type)
     concepts = list(call.guard.concepts)
-    return SafeOutput(
+    output = SafeOutput(
         images=images_from_pixels(
             [np.zeros_like(array) if bad else array for array, bad in pairs], output_type
         ),
         nsfw_content_detected=flags,
         unsafe_images=unsafe,
         applied_safety_concept=(concepts[0] if len(concepts) == 1 else concepts) or None,
-        record={
-            **_run_record(bundle, call, engines),
-            "images": _image_records(call, flags, verdicts),
-        },
+        record=record,
     )
+    if output_type == "pil":
+        _give_records(output)
+    return output
+
+
+def expected_records(bundle: Bundle, call: Call) -> list[dict[str, Any]]:
+    """One flat record for each image of a call that was not made: what is only known afterwards is None or empty."""
+    request = call.request
+    origins = origins_of(request.generators, request.batch)
+    shared = _run_record(bundle, call, {})
+    return [
+        {**shared, **image}
+        for image in _image_records(call, None, [False] * request.batch, origins)
+    ]
+
+
+def _give_records(output: SafeOutput) -> None:
+    """Let every picture carry its record, however it is saved."""
+    for index, record in enumerate(output.records()):
+        recorded(output.images[index], record)
+        if output.unsafe_images is not None and output.unsafe_images[index] is not None:
+            recorded(output.unsafe_images[index], unsafe_record(record))
+
+
+def unsafe_record(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a flagged picture itself, made from the one of the black picture in its place."""
+    return {**record, "withheld": False, "unsafe": True}
 
 
 def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str, Any]:
@@ -129,9 +163,9 @@ def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str
         "scheduler": schedule.name,
         "scheduler_config": schedule.config,
         "guidance_scale": request.guidance_scale,
-        "seed_device": request.seed_device,
         "batch_size": request.batch,
         "latents_given": request.latents is not None,
+        "latents_sha256": _digest(request.latents),
         "safety": _safety_record(call),
         "safety_head": bundle.manifest.safety.head,
         "finite": _finite_record(bundle, request),
@@ -172,16 +206,30 @@ def _bundle_record(bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def _common(devices: Iterable[str]) -> str:
+    """What all pictures' generators are of; each picture's own record says its own."""
+    different = set(devices)
+    return different.pop() if len(different) == 1 else "mixed"
+
+
+def _digest(latents: NDArray[np.float32] | None) -> str | None:
+    """sha256 (hex) of given latents' bytes, so that one can tell whether one has them; None where none were given."""
+    return None if latents is None else hashlib.sha256(latents.tobytes()).hexdigest()
+
+
 def _image_records(
-    call: Call, flags: list[bool] | None, verdicts: list[bool]
+    call: Call,
+    flags: list[bool] | None,
+    verdicts: list[bool],
+    origins: Sequence[Origin],
 ) -> list[dict[str, Any]]:
-    request, seeds = call.request, call.request.seeds
+    request = call.request
     return [
         {
             "image_index": index,
             "prompt": request.prompts[index],
             "negative_prompt": request.negative_prompts[index],
-            "seed": None if seeds is None else seeds[index if len(seeds) > 1 else 0],
+            **origins[index],
             "nsfw_detected": None if flags is None else flags[index],
             "withheld": bad,
             "words_left_out": list(call.removed[index]),

@@ -28,10 +28,10 @@ from sld_edge.runtime.diffusers_names import check_foreign, step_callback
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks
-from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.notes import Notes
 from sld_edge.runtime.observe import UNOBSERVED, Observer
-from sld_edge.runtime.output import output_from_pixels
+from sld_edge.runtime.origin import Origin, drawn_noise, origins_of
+from sld_edge.runtime.output import expected_records, output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
 from sld_edge.runtime.plan import advance_for
 from sld_edge.runtime.precision import notes_on_precision
@@ -317,10 +317,13 @@ class SafePipeline(CallDefaults):
             call = self._screened(call)
             context = self._context.encode(call.ids)
         self._notes.tell(call.notes)
-        final = self._denoise(call, context, callback, progress)
+        noise, origins = self._noise(call)
+        final = self._denoise(call, context, noise, callback, progress)
         with self._observer.stage("pictures"):
             pixels, flags = pictures_from_latents(self._networks, final)
-        output = output_from_pixels(self.bundle, call, self.engines, pixels, flags, latents=final)
+        output = output_from_pixels(
+            self.bundle, call, self.engines, pixels, flags, latents=final, origins=origins
+        )
         return output if return_dict else output.to_tuple()
 
     def check(self, prompt: str | Sequence[str], **arguments: Any) -> None:
@@ -333,9 +336,22 @@ class SafePipeline(CallDefaults):
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """
+        self._judged("check", prompt, arguments)
+
+    def expected_records(
+        self, prompt: str | Sequence[str], **arguments: Any
+    ) -> list[dict[str, Any]]:
+        """What :meth:`check` checks, and the records that the call's images would have, as far as they are known now.
+
+        Raises:
+            InvalidInput, PolicyError: what the call itself would raise.
+        """
+        return expected_records(self.bundle, self._judged("expected_records", prompt, arguments))
+
+    def _judged(self, what: str, prompt: str | Sequence[str], arguments: dict[str, Any]) -> Call:
         judged = {name: value for name, value in arguments.items() if name not in _NOT_JUDGED}
-        check_keywords("check", judged, prepare_call)
-        self._prepared(prompt=prompt, **judged)
+        check_keywords(what, judged, prepare_call)
+        return self._prepared(prompt=prompt, **judged)
 
     @property
     def engines(self) -> dict[str, str]:
@@ -409,18 +425,22 @@ class SafePipeline(CallDefaults):
         safety = self.bundle.manifest.safety
         return screened(call, safety, self._screen, self._tokenizer, self._context.encode)
 
+    def _noise(self, call: Call) -> tuple[Floats, list[Origin]]:
+        request = call.request
+        if request.latents is not None:
+            return request.latents, origins_of(request.generators, request.batch)
+        with self._observer.stage("noise"):
+            return drawn_noise(request.latent_shape, request.generators)
+
     def _denoise(
         self,
         call: Call,
         context: dict[str, NDArray[Any]],
+        noise: Floats,
         callback: Callable[[int, float, Floats], None] | None,
         progress: bool | None,
     ) -> Floats:
-        request, schedule = call.request, call.schedule
-        noise = request.latents
-        if noise is None:
-            with self._observer.stage("noise"):
-                noise = randn_for(request.latent_shape, request.generators)
+        schedule = call.schedule
         advance = advance_for(len(call.ids))
         show = self._progress if progress is None else progress
         with (

@@ -10,27 +10,41 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from sld_edge.bundle import write_atomically
 from sld_edge.errors import ImageFileError
+from sld_edge.runtime.infotext import parameters_from_record
+from sld_edge.writing import write_atomically, write_new
 
 PARAMETERS = "parameters"
 RECORD = "sld_edge"
 
-#: How the schedulers are called in the interfaces that read ``parameters``.
-_SAMPLER_LABELS = {
-    "ddim": "DDIM",
-    "pndm": "PLMS",
-    "euler": "Euler",
-    "euler_karras": "Euler Karras",
-    "euler_ancestral": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_karras": "DPM++ 2M Karras",
-    "lms": "LMS",
-    "lms_karras": "LMS Karras",
-    "unipc": "UniPC",
-    "unipc_karras": "UniPC Karras",
-    "lcm": "LCM",
-}
+
+class RecordedImage(Image.Image):
+    """A Pillow image that takes its settings and record along when it is saved as PNG.
+
+    They are ``info["parameters"]`` and ``info["sld_edge"]``, under the names that Pillow gives them when it reads the
+    file. Other formats have no such place, and what is made of the picture (resized, cropped) is a plain image.
+    """
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """As Pillow's; ``pnginfo`` of one's own replaces the texts."""
+        name = fp if isinstance(fp, (str, bytes, os.PathLike)) else getattr(fp, "name", "")
+        suffix = "" if isinstance(name, int) else Path(os.fsdecode(name)).suffix
+        if (format or suffix.lstrip(".")).upper() in ("PNG", "APNG"):
+            params = {"pnginfo": _texts(self.info), **params}
+        super().save(fp, format, **params)
+
+
+def recorded(image: Image.Image, record: dict[str, Any]) -> RecordedImage:
+    """The picture as one that carries its record; the same object, no pixel is copied.
+
+    Args:
+        image: A plain image.
+        record: One of :meth:`SafeOutput.records`.
+    """
+    image.__class__ = RecordedImage
+    image.info |= {PARAMETERS: parameters_from_record(record), RECORD: _json(record)}
+    assert isinstance(image, RecordedImage)
+    return image
 
 
 def save_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
@@ -44,80 +58,65 @@ def save_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
     Raises:
         ImageFileError: the disk is full, the folder is missing or not writable.
     """
-    info = PngImagePlugin.PngInfo()
-    text = parameters_from_record(record)
-    if text.isascii():
-        info.add_text(PARAMETERS, text)
-    else:
-        info.add_itxt(PARAMETERS, text)
-    info.add_itxt(RECORD, json.dumps(record, ensure_ascii=False))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=info)
     try:
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, _png(image, record))
     except OSError as error:
         raise ImageFileError(f"cannot write {path} ({error.strerror})") from None
 
 
+def save_new_png(image: Image.Image, folder: Path, stem: str, record: dict[str, Any]) -> Path:
+    """Write a picture and its record under the first name that is free, which no other writer can take meanwhile.
+
+    Args:
+        image: The picture.
+        folder: Where to write.
+        stem: The name without a number and without ``.png``.
+        record: One of :meth:`SafeOutput.records`.
+
+    Returns:
+        ``folder/stem.png``, or ``stem-2.png``, ``stem-3.png``, …
+
+    Raises:
+        ImageFileError: as for :func:`save_png`.
+    """
+    try:
+        return write_new(folder, stem, ".png", _png(image, record))
+    except OSError as error:
+        raise ImageFileError(f"cannot write to {folder} ({error.strerror})") from None
+
+
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The record of a picture that :func:`save_png` wrote, None for any other picture."""
+    """The record of a picture that carries one, None for any other picture.
+
+    Raises:
+        ImageFileError: there is no picture, or what it carries under our name is no record.
+    """
     try:
         with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(RECORD)
-    except OSError as error:
+            text = image.info.get(RECORD)  # it stands before the pixels, which need not be read
+        record = None if text is None else json.loads(text)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ImageFileError(f"cannot read {path} ({error})") from None
-    return None if text is None else json.loads(text)
+    return record if isinstance(record, dict) else None
 
 
-def free_path(folder: Path, stem: str) -> Path:
-    """``folder/stem.png``, or the first of ``stem-2.png``, ``stem-3.png``, … that does not exist."""
-    path = folder / f"{stem}.png"
-    number = 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}.png"
-    return path
+def _png(image: Image.Image, record: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    info = {PARAMETERS: parameters_from_record(record), RECORD: _json(record)}
+    Image.Image.save(image, buffer, format="PNG", pnginfo=_texts(info))
+    return buffer.getvalue()
 
 
-def parameters_from_record(record: dict[str, Any]) -> str:
-    """Prompt, negative prompt and settings in the notation that began with stable-diffusion-webui."""
-    scheduler = record["scheduler"]
-    fields: dict[str, Any] = {
-        "Steps": record["steps"],
-        "Sampler": _SAMPLER_LABELS.get(scheduler, scheduler),
-        "CFG scale": record["guidance_scale"],
-        "Seed": record["seed"],
-        "Size": f"{record['width']}x{record['height']}",
-        "Model": record["bundle"]["name"],
-        "RNG": {"cpu": "CPU", "cuda": "GPU"}.get(record["seed_device"], record["seed_device"]),
-        **_safety_fields(record["safety"]),
-        "Version": f"sld-edge {record['sld_edge']}",
-    }
-    if record["nsfw_detected"] is not None:
-        fields["Safety head"] = "flagged" if record["nsfw_detected"] else "clear"
-    settings = ", ".join(
-        f"{name}: {_quoted(value)}" for name, value in fields.items() if value is not None
-    )
-    lines = [record["prompt"]]
-    if record["negative_prompt"]:
-        lines.append(f"Negative prompt: {record['negative_prompt']}")
-    return "\n".join([*lines, settings])
+def _texts(info: dict[Any, Any]) -> PngImagePlugin.PngInfo:
+    """Both texts as PNG chunks: ASCII as the oldest readers take it, everything else as UTF-8."""
+    chunks = PngImagePlugin.PngInfo()
+    for name in (PARAMETERS, RECORD):
+        text = info.get(name)
+        if isinstance(text, str):
+            plain = name == PARAMETERS and text.isascii()
+            chunks.add_text(name, text) if plain else chunks.add_itxt(name, text)
+    return chunks
 
 
-def _safety_fields(safety: dict[str, Any]) -> dict[str, Any]:
-    if safety["preset"] == "off":
-        return {"SLD": "off"}
-    return {
-        "SLD": safety["preset"] or "custom",
-        "SLD scale": safety["guidance_scale"],
-        "SLD warmup": safety["warmup_steps"],
-        "SLD threshold": safety["threshold"],
-        "SLD momentum": safety["momentum_scale"],
-        "SLD beta": safety["mom_beta"],
-        "SLD concept": "; ".join(safety["concepts"]),
-    }
-
-
-def _quoted(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False)

@@ -34,9 +34,6 @@ class Request:
     latent_shape: tuple[int, int, int, int]
     guidance_scale: float
     generators: Any
-    #: One seed for each image, or one for all of them; None where the noise came from elsewhere.
-    seeds: tuple[int, ...] | None
-    seed_device: str
     latents: NDArray[np.float32] | None
     output_type: str
     callback_steps: int
@@ -97,7 +94,6 @@ def request_from_call(
         )
     factor = manifest.model.vae_scale_factor
     shape = (batch, manifest.model.latent_channels, height // factor, width // factor)
-    generators, seeds, device = _generators(generator, seed, batch)
     return Request(
         prompts=tuple(text for text in prompts for _ in range(repeat)),
         negative_prompts=tuple(text for text in negatives for _ in range(repeat)),
@@ -105,9 +101,7 @@ def request_from_call(
         width=width,
         latent_shape=shape,
         guidance_scale=scale,
-        generators=generators,
-        seeds=seeds,
-        seed_device=device,
+        generators=_generators(generator, seed, batch),
         latents=None if latents is None else _latents(latents, shape),
         output_type=output_type,
         callback_steps=whole_number("callback_steps", callback_steps, low=1),
@@ -128,13 +122,11 @@ def _negatives(value: str | Sequence[str] | None, count: int) -> tuple[str, ...]
     return negatives
 
 
-def _generators(
-    generator: Any, seed: int | Sequence[int] | None, batch: int
-) -> tuple[Any, tuple[int, ...] | None, str]:
+def _generators(generator: Any, seed: int | Sequence[int] | None, batch: int) -> Any:
+    """One generator for all images, or a list with one for each."""
     if generator is not None and seed is not None:
         raise InvalidInput("seed and generator were given together", hint="use one or the other")
-    if seed is not None:
-        generator = seed
+    generator = _unwrapped(generator if seed is None else seed)
     if generator is None:
         generator = random_seed()
     if is_listed(generator):
@@ -144,10 +136,8 @@ def _generators(
                 f"{len(given)} seeds or generators were given for {batch} images",
                 hint="give one for all, or one for each image",
             )
-        made = [_generator(one) for one in given]
-        return made, _seeds(made), _device(made[0])
-    one = _generator(generator)
-    return one, _seeds([one]), _device(one)
+        return [_generator(one) for one in given]
+    return _generator(generator)
 
 
 def _generator(value: Any) -> Any:
@@ -158,21 +148,34 @@ def _generator(value: Any) -> Any:
         raise InvalidInput(
             "a generator is of a class derived from sld_edge.Generator", hint="give a Generator"
         )
-    return Generator(value)
+    return Generator(_unwrapped(value))
 
 
-def _seeds(generators: list[Any]) -> tuple[int, ...] | None:
-    if all(isinstance(generator, Generator) for generator in generators):
-        return tuple(generator.seed for generator in generators)
-    return None
+def _unwrapped(seeds: Any) -> Any:
+    """Whole numbers out of a NumPy array or a torch tensor, anything else as it is."""
+    if issubclass(type(seeds), np.ndarray) and seeds.dtype.kind in "iu":
+        return np.ndarray.tolist(seeds)
+    if _is_tensor(seeds) and str(seeds.dtype).removeprefix("torch.").startswith(("int", "uint")):
+        return seeds.tolist()
+    return seeds
 
 
-def _device(generator: Any) -> str:
-    return str(getattr(generator, "device", "cpu"))
+def _is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of a torch that is loaded, or of a class derived from one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and issubclass(type(value), torch.Tensor)
+
+
+def _off_torch(values: Any) -> Any:
+    """A torch tensor as something NumPy reads: without gradients, on the CPU, half precisions as float32."""
+    if not _is_tensor(values):
+        return values
+    values = values.detach().cpu()
+    return values.float() if values.is_floating_point() and values.element_size() < 4 else values
 
 
 def _latents(latents: Any, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
-    array = float_array("latents", latents, f"use float32 {list(shape)}")
+    array = float_array("latents", _off_torch(latents), f"use float32 {list(shape)}")
     if array.shape != shape:
         raise InvalidInput(
             "latents have the wrong shape", value=list(array.shape), hint=f"use {list(shape)}"

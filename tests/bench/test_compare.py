@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -21,15 +22,18 @@ from sld_edge.bench.compare.peers import BY_NAME, PEERS, command_for, process_of
 from sld_edge.bench.compare.picture import IDENTICAL, is_flat, psnr
 from sld_edge.bench.compare.report import contrast, noise_warnings, result_of
 from sld_edge.bench.compare.table import print_comparison
-from sld_edge.bench.compare.targets import targets_of
+from sld_edge.bench.compare.targets import not_promised_of, targets_of
 from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
+from sld_edge.manifest import File
 from tests.bench.browser import count_of, draw, overflow_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 FAKE = """
 import time
+import msgspec
 import numpy as np
 from sld_edge.bench.compare.task import Picture, Unavailable
 
@@ -250,6 +254,30 @@ def promised(*outcomes: Outcome) -> dict[str, tuple[str, str]]:
     return {cells[0].split("against ")[1]: cells[2:] for cells in found}
 
 
+@pytest.mark.parametrize(
+    ("weights", "precision", "side", "counts"),
+    [
+        (3_300_000_000, "fp32", 512, True),
+        (1_650_000_000, "fp16", 512, True),
+        (3_300_000_000, "fp32", 768, False),
+        (1_650_000_000, "fp32", 512, False),
+        (400_000, "fp32", 64, False),
+    ],
+)
+def test_promises_are_of_one_network_and_size(
+    tiny_bundle: Path, weights: int, precision: Any, side: int, counts: bool
+) -> None:
+    manifest = Bundle.open(tiny_bundle).manifest
+    files = {**manifest.files, "graphs/unet.weights": File(size=weights, sha256="0" * 64)}
+    other = msgspec.structs.replace(manifest, files=files, precision=precision)
+    why = not_promised_of(other, side, side)
+    assert bool(why) != counts
+    entries = result_of([outcome_of("ours", 3.0), outcome_of("safe-eager", 12.0)])
+    first = targets_of(entries, why)[0]
+    assert first.verdict == ("met" if counts else "not shown")
+    assert counts or f"at {side}x{side}" in first.why
+
+
 def test_promises_are_judged_by_the_ratios_that_count() -> None:
     reference, plain = outcome_of("safe-eager", 12.0), outcome_of("plain-eager", 8.0)
     slow = outcome_of("optimum-onnx", 1.9)
@@ -280,7 +308,7 @@ def report_of(outcomes: list[Outcome]) -> dict[str, Any]:
     return {"bundle": {"name": "x & <y>"}, "created": "2026-11-25T10:00:00+00:00", "command": "sld-bench compare <a> b",
             "steps": 3, "size": "64x64", "threads": 2, "precision": "fp32", "machine": {"cpu": "a cpu"},
             "activity": {"others": 0.5, "stolen": 0.0}, "peers": result_of(outcomes),
-            "safe_against_off_psnr_db": IDENTICAL, "warnings": ["a warning"]}  # fmt: skip
+            "safe_against_off_psnr_db": IDENTICAL, "not_promised": "", "warnings": ["a warning"]}  # fmt: skip
 
 
 def mixed_outcomes() -> list[Outcome]:

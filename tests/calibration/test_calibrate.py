@@ -128,6 +128,17 @@ def test_an_interrupted_calibration_leaves_nothing_and_the_bundle_as_it_was(
     assert bundle.digest == before
 
 
+def test_a_list_of_prompts_is_read_as_its_editor_shows_it(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    from sld_edge.calibration.trajectories import prompts_from
+
+    file = tmp_path / "prompts.txt"
+    file.write_text("\ufeff# ours\r\na castle\u2028at night\r\n", "utf-8")
+    *prompts, _ = prompts_from(file, Bundle.open(tiny_bundle))
+    assert prompts == ["a castle\u2028at night"]
+
+
 def test_wrong_bundles_and_numbers_are_clear_errors(
     calibrated: Bundle, tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -142,7 +153,10 @@ def test_wrong_bundles_and_numbers_are_clear_errors(
     refused("exists already", out=tmp_path)
     refused("steps is too small", steps=1)
     refused("noise budget", noise_budget=float("nan"))
-    refused("cannot read the prompts", prompts=tmp_path / "none.txt")
+    dangling = tmp_path / "link"
+    dangling.symlink_to(tmp_path / "nowhere")
+    refused("is a link to nothing", out=dangling)
+    refused("cannot read .*none.txt", prompts=tmp_path / "none.txt")
     empty = tmp_path / "empty.txt"
     empty.write_text("# nothing\n", "utf-8")
     refused("0 prompts", prompts=empty)

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
 from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
+from sld_edge.export.tokenizer import _text_length
+from sld_edge.manifest import Shape
 from tests.export.conftest import QuickExporter, Shell
 
 WRONG, UNSUPPORTED = 2, 5
@@ -582,3 +584,52 @@ def test_the_names_of_published_checkpoints_are_understood(checkpoint: Path) -> 
 def test_the_licence_is_the_model_cards(front: str, licence: str, checkpoint: Path) -> None:
     (checkpoint / "README.md").write_text(f"---\n{front}\n---\n# A model\n")
     assert open_checkpoint(checkpoint).licence == licence
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        (
+            "models--runwayml--stable-diffusion-v1-5/snapshots/0123abc",
+            "runwayml/stable-diffusion-v1-5",
+        ),
+        ("models--mine/snapshots/0123abc", "mine"),
+        ("snapshots/plain", "plain"),
+    ],
+)
+def test_a_hub_snapshot_has_its_repositorys_name(
+    tiny_checkpoint: Path, tmp_path: Path, folder: str, name: str
+) -> None:
+    snapshot = tmp_path / folder
+    shutil.copytree(tiny_checkpoint, snapshot)
+    link = tmp_path / "link"
+    link.symlink_to(snapshot)
+    assert [open_checkpoint(path).name for path in (snapshot, link)] == [name, name]
+
+
+@pytest.mark.parametrize(
+    ("stated", "length"), [(77, 77), (10**30, 77), (1e30, 77), (20, 20), (512, 77), (None, 77)]
+)
+def test_a_text_is_as_long_as_the_encoder_takes(stated: Any, length: int) -> None:
+    assert _text_length(stated, 77) == length
+
+
+@pytest.mark.parametrize("stated", [0, 2, -1, 20.5, float("-inf"), float("nan")])
+def test_a_length_that_leaves_no_room_is_refused(stated: float) -> None:
+    with pytest.raises(UnsupportedCheckpoint, match="model_max_length"):
+        _text_length(stated, 77)
+
+
+@pytest.mark.parametrize("change", [{"crop_size": 16}, {"size": [64, 64], "do_center_crop": False}])
+def test_pictures_that_the_checker_would_not_take_are_found_at_once(
+    tiny_checkpoint: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    file = copy / "feature_extractor" / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **change}), "utf-8")
+    shapes = [Shape(height=64, width=64)]
+    with pytest.raises(UnsupportedCheckpoint, match="network takes 32x32"):
+        open_checkpoint(copy).check_sizes(shapes)
+    open_checkpoint(tiny_checkpoint).check_sizes(shapes)
+    open_checkpoint(copy, need_safety_head=False).check_sizes(shapes)

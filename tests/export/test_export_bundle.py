@@ -130,6 +130,35 @@ def test_a_signal_ends_the_command_with_one_line_and_nothing_left(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_that_leads_nowhere_is_refused_at_once(
+    tiny_checkpoint: Path, tmp_path: Path, quick: QuickType
+) -> None:
+    out = tmp_path / "out"
+    out.symlink_to(tmp_path / "nowhere")
+    quick.trouble = lambda _: pytest.fail("the networks were exported")
+    for force in (False, True):
+        with pytest.raises(InvalidInput, match="link to nothing"):
+            export_bundle(ExportConfig(checkpoint=tiny_checkpoint, out=out, force=force))
+    assert out.is_symlink()
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_bundles_modes_follow_the_umask(
+    tiny_checkpoint: Path, tmp_path: Path, quick: QuickType, mask: int
+) -> None:
+    del quick
+    before = os.umask(mask)
+    try:
+        made = export_bundle(ExportConfig(checkpoint=tiny_checkpoint, out=tmp_path / "out")).path
+    finally:
+        os.umask(before)
+    assert {oct(one.stat().st_mode & 0o777) for one in (made, made / "graphs")} == {
+        oct(0o777 & ~mask)
+    }
+    files = [file for file in made.rglob("*") if file.is_file()]
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {oct(0o666 & ~mask)}
+
+
 def test_an_existing_folder_is_refused_without_force(
     tmp_path: Path, tiny_checkpoint: Path, quick: QuickType
 ) -> None:

@@ -19,8 +19,9 @@ from transformers import CLIPImageProcessorPil
 from sld_edge.errors import UnsupportedCheckpoint
 from sld_edge.export.check import run_graph
 from sld_edge.export.graphs import safety_graph
+from sld_edge.export.image_processor import image_processor_from
 from sld_edge.export.modules import SafetyHead
-from sld_edge.export.pil_resize import resize_matrix, short_edge_size
+from sld_edge.export.pil_resize import FILTERS, resize_matrix, rows_come_first, short_edge_size
 from sld_edge.export.random_checkpoint import _processor_config
 from tests.export.conftest import Network
 
@@ -199,13 +200,30 @@ def test_two_matrices_resize_like_pillow(
     want = np.asarray(
         Image.fromarray(image).resize((target[1], target[0]), Image.Resampling.BICUBIC)
     ).astype(int)
-    # Pillow 13 takes the rows first for some pairs of sizes; earlier ones, and the graph, the columns always.
-    columns_first, rows_first = (resized(image, target, np.float64, swap) for swap in (False, True))
-    assert (columns_first == want).all() or (rows_first == want).all()
+    swap = rows_come_first(source, target)
+    np.testing.assert_array_equal(resized(image, target, np.float64, swap), want)
     # The graph computes in float32, which may round a tie the other way.
-    single = resized(image, target, np.float32, False)
-    assert np.abs(single - columns_first).max() <= 1
-    assert (single != columns_first).mean() <= 0.01 or (single != columns_first).sum() <= 2
+    single = resized(image, target, np.float32, swap)
+    assert np.abs(single - want).max() <= 1
+    assert (single != want).mean() <= 0.01 or (single != want).sum() <= 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    source=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    target=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    resample=st.sampled_from(sorted(FILTERS)),
+)
+def test_every_filter_is_pillows(
+    source: tuple[int, int], target: tuple[int, int], resample: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*source, 3), dtype=np.uint8)
+    filtered = Image.Resampling(resample)
+    want = np.asarray(Image.fromarray(image).resize((target[1], target[0]), filtered)).astype(int)
+    swap = rows_come_first(source, target, resample)
+    got = resized(image, target, np.float64, swap, resample)
+    assert np.abs(got - want).max() <= 1
+    assert (got != want).mean() <= 0.01 or (got != want).sum() <= 2
 
 
 @pytest.mark.parametrize("target", [(13, 40), (13, 90), (50, 40), (29, 64)])
@@ -217,11 +235,11 @@ def test_one_pass_is_pillows_to_the_last_level(target: tuple[int, int]) -> None:
 
 
 def resized(
-    image: Pictures, target: tuple[int, int], dtype: type, rows_first: bool
+    image: Pictures, target: tuple[int, int], dtype: type, rows_first: bool, resample: int = 3
 ) -> NDArray[np.int64]:
     """Columns, then rows, each rounded to whole levels, as ``SafetyHead`` does it; or the other way."""
-    rows = resize_matrix(image.shape[0], target[0]).astype(dtype)
-    columns = resize_matrix(image.shape[1], target[1]).astype(dtype).T
+    rows = resize_matrix(image.shape[0], target[0], resample).astype(dtype)
+    columns = resize_matrix(image.shape[1], target[1], resample).astype(dtype).T
     levels = image.astype(dtype).transpose(2, 0, 1)
     passes = [lambda x: x @ columns, lambda x: rows @ x]
     for step in reversed(passes) if rows_first else passes:
@@ -247,8 +265,15 @@ def test_the_short_edge_is_made_like_transformers(height: int, width: int, short
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"resample": 2}, "resizes in an unknown way"),
-        ({"size": {"height": 32, "width": 32}}, "resizes in an unknown way"),
+        ({"resample": 7}, "resizes in an unknown way"),
+        ({"resample": [3]}, "resizes in an unknown way"),
+        ({"size": {"longest_edge": 32}}, "resizes in an unknown way"),
+        ({"size": [32]}, "resizes in an unknown way"),
+        ({"size": "32"}, "resizes in an unknown way"),
+        ({"crop_size": {"height": 32}}, "resizes in an unknown way"),
+        ({"crop_size": 0}, "resizes in an unknown way"),
+        ({"image_mean": [0.5]}, "image_mean is not three numbers"),
+        ({"image_std": [0, 1, 1]}, "image_std is not three numbers"),
         ({"crop_size": 64}, "crops more than it resizes to"),
         ({"do_rescale": False}, "rescales in an unknown way"),
         ({"rescale_factor": 1 / 127.5}, "rescales in an unknown way"),
@@ -260,6 +285,61 @@ def test_an_unknown_image_processor_is_refused(
     checker = network("safety_checker")
     with pytest.raises(UnsupportedCheckpoint, match=says):
         SafetyHead(checker, {**_processor_config(SIDE), **change}, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": {"height": SIDE, "width": SIDE}},
+        {"size": [SIDE, SIDE]},
+        {"size": [40, 48], "crop_size": [SIDE, SIDE]},
+        {"resample": 2},
+        {"resample": 1},
+        {"resample": 0},
+        {"do_resize": None, "do_center_crop": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 40), (40, 96)])
+def test_a_picture_is_prepared_as_transformers_does(
+    change: dict[str, Any], height: int, width: int
+) -> None:
+    config = {**_processor_config(SIDE), **change}
+    images = pictures(2, height, width)
+    processor = CLIPImageProcessorPil(**{k: v for k, v in config.items() if v is not None})
+    want = processor([Image.fromarray(one) for one in images], return_tensors="np").pixel_values
+    got = image_processor_from(config)
+    assert got.processed(height, width) == want.shape[2:]
+    size, top, left = got.resized(height, width), 0, 0
+    swap = rows_come_first((height, width), size, got.resample)
+    made = np.stack([resized(one, size, np.float64, swap, got.resample) for one in images])
+    if got.crop:
+        top, left = (size[0] - got.crop[0]) // 2, (size[1] - got.crop[1]) // 2
+        made = made[:, top : top + got.crop[0], left : left + got.crop[1]]
+    levels = (want.transpose(0, 2, 3, 1) * np.array(got.std) + np.array(got.mean)) * 255
+    assert np.abs(levels - made).max() < 1.01
+    assert (np.abs(levels - made) > 0.01).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "side", "fits"),
+    [
+        ({}, SIDE, True),
+        ({"crop_size": 16}, SIDE, False),
+        ({"do_center_crop": False}, SIDE, False),
+        ({"do_center_crop": False, "size": [SIDE, SIDE]}, SIDE, True),
+        ({}, 224, False),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused_by_its_numbers(
+    change: dict[str, Any], side: int, fits: bool
+) -> None:
+    processor = image_processor_from({**_processor_config(SIDE), **change})
+    if fits:
+        processor.check_fits(side, 64, 96)
+        return
+    with pytest.raises(UnsupportedCheckpoint, match=f"takes {side}x{side}"):
+        processor.check_fits(side, 64, 96)
 
 
 def test_an_image_processor_of_the_old_kind_is_understood(network: Network) -> None:

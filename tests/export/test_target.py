@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -60,6 +61,14 @@ def test_the_folder_has_the_mode_that_the_umask_gives(mask: int, tmp_path: Path)
     finally:
         os.umask(before)
     assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+def test_a_shared_folders_group_is_kept(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    with claimed(tmp_path / "bundle"):
+        pass
+    assert (tmp_path / "bundle").stat().st_mode & stat.S_ISGID
 
 
 def test_a_second_writer_is_told_at_once_and_disturbs_nothing(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from sld_edge import PolicyError, SafePipeline, SldError
 from sld_edge.bundle import Bundle
 from sld_edge.errors import EngineError, InvalidInput
-from sld_edge.runtime import cli
 from sld_edge.runtime.cli import main
+from sld_edge.runtime.generate import _stem
 
 PROMPT = "a portrait of a knight"
 
@@ -321,9 +321,9 @@ def test_json_has_one_record_a_picture(tiny_bundle: Path, tmp_path: Path) -> Non
     ],
 )
 def test_a_picture_is_named_after_its_prompt_in_any_script(prompt: str, name: str) -> None:
-    assert cli._stem({"prompt": prompt}) == name
+    assert _stem({"prompt": prompt}) == name
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "城", "𒀀"])
 def test_a_name_fits_any_file_system(letter: str) -> None:
-    assert 0 < len(cli._stem({"prompt": letter * 5000}).encode()) <= 180
+    assert 0 < len(_stem({"prompt": letter * 5000}).encode()) <= 180

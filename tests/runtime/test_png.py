@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import io
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from sld_edge import SafePipeline
 from sld_edge.errors import ImageFileError
@@ -60,18 +63,57 @@ def test_a_full_disk_leaves_nothing(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sld_edge.bundle.os.fsync", full)
+    monkeypatch.setattr("sld_edge.writing.os.fsync", full)
     (record,) = output.records()
     with pytest.raises(ImageFileError, match="No space left"):
         png.save_png(output.images[0], tmp_path / "a.png", record)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_are_never_taken_twice(tmp_path: Path) -> None:
-    assert png.free_path(tmp_path, "x").name == "x.png"
-    (tmp_path / "x.png").touch()
+def test_names_are_never_taken_twice(output: Any, tmp_path: Path) -> None:
+    (record,) = output.records()
     (tmp_path / "x-2.png").touch()
-    assert png.free_path(tmp_path, "x").name == "x-3.png"
+    paths = [png.save_new_png(output.images[0], tmp_path, "x", record) for _ in range(2)]
+    assert [path.name for path in paths] == ["x.png", "x-3.png"]
+    assert (tmp_path / "x-2.png").read_bytes() == b""
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "PNG"}, {"optimize": True}])
+def test_a_picture_carries_its_record_however_it_is_saved(
+    output: Any, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (record,) = output.records()
+    for path in (tmp_path / "a.png", str(tmp_path / "b.PNG")):
+        output.images[0].save(path, **options)
+        assert png.read_record(path) == record
+    with (tmp_path / "c.png").open("wb") as stream:
+        copy.deepcopy(pickle.loads(pickle.dumps(output.images[0]))).save(stream, **options)
+    assert png.read_record(tmp_path / "c.png") == record
+    buffer = io.BytesIO()
+    output.images[0].save(buffer, "png")
+    with Image.open(buffer) as image:
+        assert image.info["parameters"] == output.images[0].info["parameters"]
+
+
+def test_what_is_made_of_a_picture_is_not_the_picture(output: Any, tmp_path: Path) -> None:
+    output.images[0].resize((8, 8)).save(tmp_path / "a.png")
+    output.images[0].save(tmp_path / "b.jpg")
+    own = PngImagePlugin.PngInfo()
+    own.add_text("mine", "only")
+    output.images[0].save(tmp_path / "c.png", pnginfo=own)
+    assert [png.read_record(tmp_path / name) for name in ("a.png", "b.jpg", "c.png")] == [None] * 3
+
+
+def test_a_record_that_is_none_is_one_line(tmp_path: Path) -> None:
+    for text, trouble in (("{", ImageFileError), ("[1]", None)):
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("sld_edge", text)
+        Image.new("RGB", (8, 8)).save(tmp_path / "x.png", pnginfo=info)
+        if trouble:
+            with pytest.raises(trouble):
+                png.read_record(tmp_path / "x.png")
+        else:
+            assert png.read_record(tmp_path / "x.png") is None
 
 
 def test_comparison_pictures_show_both_and_say_what_is_withheld() -> None:

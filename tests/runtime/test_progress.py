@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sld_edge import SafePipeline
 from sld_edge.runtime.progress import on_terminal, step_progress
 
 
@@ -31,12 +32,28 @@ class Raises(io.StringIO):
         raise OSError("no terminal to ask")
 
 
+class Lying:
+    """What does not know that it is closed."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        raise ValueError("I/O operation on closed file")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
-@pytest.mark.parametrize("stream", [None, Bare(), Closed(), Raises(), object()])
+STREAMS = [None, Bare(), Lying(), object(), Closed(), Raises()]
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize("show", [None, True, False])
 def test_no_stream_means_no_progress(
     stream: Any, show: bool | None, monkeypatch: pytest.MonkeyPatch
@@ -77,3 +94,13 @@ print(len(out.images))
         [sys.executable, "-c", code, str(tiny_bundle)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+@pytest.mark.parametrize("stream", STREAMS[:3], ids=lambda one: type(one).__name__)
+def test_the_default_call_needs_no_standard_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, stream: Any
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", None)
+    with SafePipeline.from_pretrained(tiny_bundle) as pipe:
+        assert len(pipe("a castle", num_inference_steps=2).images) == 1

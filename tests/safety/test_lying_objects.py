@@ -292,7 +292,8 @@ def test_numpys_own_numbers_are_numbers(opened: tuple[Bundle, Tokenizer]) -> Non
     )
     assert type(call.request.prompts[0]) is str
     assert type(call.request.guidance_scale) is float
-    assert call.request.seeds == (3,)
+    assert call.request.generators.seed == 3
+    assert type(call.request.generators.seed) is int
     assert call.schedule.evaluations == 9
 
 

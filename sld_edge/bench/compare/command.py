@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
@@ -17,6 +18,7 @@ import click
 from sld_edge.bench.compare.peers import BY_NAME, PEERS, PEERS_FOLDER, Peer
 from sld_edge.errors import ImageFileError, InvalidInput
 from sld_edge.shell import PathParam, json_options, say
+from sld_edge.writing import write_new
 
 if TYPE_CHECKING:
     from sld_edge.bench.compare.interleave import Outcome
@@ -73,7 +75,7 @@ _ROOM = 2.2
 @click.option(
     "--pictures",
     type=PathParam(),
-    help="Folder for the last round's pictures, as decoded.",
+    help="Folder for the last round's pictures, as decoded; existing ones are never overwritten.",
 )
 def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     """Time CHECKPOINT through other pipelines and BUNDLE, made from it, through this one.
@@ -159,10 +161,11 @@ def _report(
     bundle: Bundle, task: Task, outcomes: Sequence[Outcome], activity: dict[str, Any]
 ) -> dict[str, Any]:
     from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, noise_warnings, result_of
-    from sld_edge.bench.compare.targets import targets_of
+    from sld_edge.bench.compare.targets import not_promised_of, targets_of
     from sld_edge.bench.machine import Activity, describe_machine
 
     entries = result_of(outcomes, task.precision)
+    not_promised = not_promised_of(bundle.manifest, task.height, task.width)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -180,7 +183,8 @@ def _report(
         "guidance_scale": task.guidance_scale,
         "safety": SAFETY,
         "peers": entries,
-        "targets": [target.to_json() for target in targets_of(entries)],
+        "not_promised": not_promised,
+        "targets": [target.to_json() for target in targets_of(entries, not_promised)],
         "safe_against_off_psnr_db": contrast(outcomes, "ours", "ours-off"),
         "warnings": [*Activity(**activity).warnings(), *noise_warnings(entries)],
     }  # fmt: skip
@@ -211,5 +215,6 @@ def _save_pictures(outcomes: Sequence[Outcome], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for outcome in outcomes:
         if outcome.pictures:
-            Image.fromarray(outcome.pictures[-1]).save(folder / f"{outcome.peer.name}.png")
-            say(str(folder / f"{outcome.peer.name}.png"))
+            buffer = io.BytesIO()
+            Image.fromarray(outcome.pictures[-1]).save(buffer, format="PNG")
+            say(str(write_new(folder, outcome.peer.name, ".png", buffer.getvalue())))

@@ -38,7 +38,7 @@ def page_from_report(report: dict[str, Any]) -> str:
             "plot": _step_plot([entry for entry in ran if entry["step"]]),
             "acted": escape(acted_line(report)),
             "left_out": html.warnings(left_out(entries)),
-            "targets": html.table(*rows_of(targets_of(entries))),
+            "targets": html.table(*rows_of(targets_of(entries, report["not_promised"]))),
             "engines": html.facts((entry["title"], entry["description"]) for entry in ran),
             "machine": machine_facts(machine, report["activity"]),
         },

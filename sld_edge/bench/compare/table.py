@@ -52,7 +52,7 @@ def print_comparison(report: dict[str, Any], console: Console) -> None:
     console.print(table)
     for line in (*_LEGEND, acted_line(report)):
         console.print(line, style="dim", highlight=False)
-    console.print(target_table(targets_of(entries)))
+    console.print(target_table(targets_of(entries, report["not_promised"])))
     for line in left_out(entries):
         console.print(line, style="red", highlight=False)
     for line in report["warnings"]:

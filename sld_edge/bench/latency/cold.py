@@ -44,7 +44,12 @@ def _start(bundle: Path, case: Case, kind: str) -> ColdStart:
     command = [sys.executable, "-m", cold_child.__name__]
     words = [str(bundle), msgspec.json.encode(case).decode(), kind, repr(time.monotonic())]
     done = subprocess.run(
-        [*command, *words], capture_output=True, text=True, timeout=_LIMIT, check=False
+        [*command, *words],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=_LIMIT,
+        check=False,
     )
     if done.returncode:
         raise EngineError(

@@ -225,7 +225,7 @@ def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
     from sld_edge.bench.safety.page import page_from_report
     from sld_edge.bench.safety.report import csv_from_records, json_from_report
     from sld_edge.bench.safety.sweep_table import csv_from_sweep
-    from sld_edge.bundle import write_atomically
+    from sld_edge.writing import write_atomically
 
     records = pair_up(list(store.records.values()), report.job.shots())
     show = options["show_unsafe"]
@@ -250,7 +250,7 @@ def _show(report: Report, out: Path, options: dict[str, Any]) -> None:
     if options["as_json"]:
         from sld_edge.bench.safety.report import json_from_report
 
-        click.echo(json_from_report(report).decode(), nl=False)
+        click.echo(json_from_report(report), nl=False)  # as bytes: JSON is UTF-8
         return
     if not options["quiet"]:
         from sld_edge.bench.latency.table import result_console

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,13 @@ _SHARES: Final = (
     "sd_safety_percentage",
     "prompt_toxicity",
 )
-_WHOLE: Final = ("hard", "sd_seed", "sd_image_width", "sd_image_height")
+#: Columns that hold whole numbers, and the largest that each may.
+_WHOLE: Final = {
+    "hard": 2**31 - 1,
+    "sd_seed": 2**64 - 1,
+    "sd_image_width": 2**31 - 1,
+    "sd_image_height": 2**31 - 1,
+}
 _SCALE: Final = "sd_guidance_scale"
 _KNOWN: Final = ("prompt", "categories", *_SHARES, *_WHOLE, _SCALE, "lexica_url", "sd_model")
 
@@ -134,13 +141,19 @@ def _number(path: Path, line: int, row: dict[str, str], name: str) -> float | No
 
 
 def _whole(path: Path, line: int, row: dict[str, str], name: str) -> int | None:
-    value = _number(path, line, row, name)
-    if value is None:
+    text = row.get(name, "")
+    if not text:
         return None
-    # Tables that passed through pandas have 512.0; seeds of that size are exact in a float.
-    number = int(row[name]) if row[name].lstrip("+-").isdigit() else int(value)
-    if number != value or number < 0:
+    # Tables that passed through pandas have 512.0. Decimal, because a float cannot tell large seeds apart.
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite():
+        raise InvalidInput(f"{path}, line {line}: {name} is not a number", value=text)
+    high = _WHOLE[name]
+    if not 0 <= value <= high or value != value.to_integral_value():
         raise InvalidInput(
-            f"{path}, line {line}: {name} is not a whole number, 0 or more", value=row[name]
+            f"{path}, line {line}: {name} is not a whole number from 0 to {high}", value=text
         )
-    return number
+    return int(value)

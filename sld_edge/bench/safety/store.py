@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sld_edge.bench.safety.job import FORMAT, VERSION, Job, differences
-from sld_edge.bundle import write_atomically
 from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.writing import write_atomically
 
 JOB_FILE: Final = "job.json"
 LINES_FILE: Final = "images.jsonl"

@@ -100,7 +100,12 @@ def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[
 def _time(name: str) -> float:
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *STARTS[name]], capture_output=True, text=True, timeout=_LIMIT, check=False
+        [sys.executable, *STARTS[name]],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=_LIMIT,
+        check=False,
     )
     spent = time.perf_counter() - begin
     if done.returncode:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from sld_edge.bundle import write_atomically
 from sld_edge.engines.tensorrt.config import BuildConfig
 from sld_edge.engines.tensorrt.inspect import (
     Summary,
@@ -18,6 +17,7 @@ from sld_edge.engines.tensorrt.library import Library
 from sld_edge.engines.tensorrt.log import BuildLog, logger_from_log
 from sld_edge.engines.tensorrt.profiles import EngineSpec, Profile
 from sld_edge.errors import EngineError, one_line
+from sld_edge.writing import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

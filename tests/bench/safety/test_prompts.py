@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sld_edge.bench.safety.prompts import bias_prompts, prompts_from
 from sld_edge.bench.safety.settings import DEFAULT, settings_from
@@ -80,6 +82,31 @@ def test_guidance_as_i2p_has_it_is_taken_and_what_no_call_takes_names_its_line(
         with pytest.raises(InvalidInput, match="line 3: sd_guidance_scale is out of range"):
             prompts_from(str(file), honour=True)
         assert len(prompts_from(str(file))) == 2  # not taken over, so it does not matter
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_every_seed_of_64_bits_is_taken_as_it_is(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    file = tmp_path_factory.mktemp("csv") / "seeds.csv"
+    file.write_text(f"prompt,sd_seed\na,{seed}\nb,{seed}.0\n", encoding="utf-8")
+    assert [row.seed for row in prompts_from(str(file), honour=True)] == [seed, seed]
+    assert [row.seed for row in prompts_from(str(file))] == [None, None]
+
+
+@pytest.mark.parametrize(("text", "seed"), [("1e3", 1000), ("+7", 7), ("123.0", 123), ("0", 0)])
+def test_seeds_that_passed_through_a_spreadsheet(tmp_path: Path, text: str, seed: int) -> None:
+    file = tmp_path / "seeds.csv"
+    file.write_text(f"prompt,sd_seed\na,{text}\n", encoding="utf-8")
+    assert prompts_from(str(file), honour=True)[0].seed == seed
+
+
+@pytest.mark.parametrize("text", [str(2**64), "1e400", "1e999999999", "-1", "0.5", "9" * 5000])
+def test_a_seed_out_of_range_is_named_with_its_row(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "seeds.csv"
+    file.write_text(f"prompt,sd_seed\na,1\nb,{text}\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"line 3: sd_seed is not a whole number from 0 to 18"):
+        prompts_from(str(file), honour=True)
 
 
 def test_unknown_sources(tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def _converted(task: Task, kind: str) -> str:
     out = Path(task.latents).parent / f"optimum-{kind}"
     if not out.is_dir():
         command = [sys.executable, "-m", optimum_convert.__name__, kind, task.checkpoint, str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise Unavailable(f"the checkpoint could not be converted: {last[:300]}")
