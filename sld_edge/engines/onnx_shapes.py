@@ -6,10 +6,13 @@ those of ``onnx.proto``; see https://protobuf.dev/programming-guides/encoding fo
 
 from __future__ import annotations
 
+import ast
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sld_edge.errors import BundleError
 
@@ -19,6 +22,12 @@ _ITEM_SIZES = {
     1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2,
     17: 1, 18: 1, 19: 1, 20: 1,
 }  # fmt: skip
+#: What an exporter makes a dimension of others with.
+_OPERATIONS: Final[Mapping[type[ast.operator], Callable[[int, int], int]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
 
 Fields = Iterator[tuple[int, int | memoryview]]
 
@@ -34,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """A tensor's declared element size in bytes and its dimensions, numbers or products of names (``"R*B"``)."""
+    """A tensor's declared element size in bytes, and its dimensions: numbers, sums and products (``"B*(R + 1)"``)."""
 
     item_size: int
     shape: tuple[int | str, ...]
@@ -43,7 +52,7 @@ class Declared:
         """Size in bytes with the free dimensions filled in.
 
         Raises:
-            BundleError: a dimension is not a product of known names.
+            BundleError: a dimension is no sum or product of known names.
         """
         return self.item_size * math.prod(_size(dimension, sizes) for dimension in self.shape)
 
@@ -131,15 +140,24 @@ def _dimension(message: memoryview) -> int | str:
 def _size(dimension: int | str, sizes: Mapping[str, int]) -> int:
     if isinstance(dimension, int):
         return dimension
-    parts = [part.strip() for part in dimension.split("*")]
     try:
-        return math.prod(int(part) if part.isdigit() else sizes[part] for part in parts)
-    except KeyError:
+        return _value(ast.parse(dimension, mode="eval").body, sizes)
+    except (KeyError, SyntaxError, ValueError, RecursionError, MemoryError):
         raise BundleError(
             "a graph has a dimension of unknown size",
             value=dimension,
             hint=f"known are {', '.join(sorted(sizes))}; export again",
         ) from None
+
+
+def _value(term: ast.expr, sizes: Mapping[str, int]) -> int:
+    if isinstance(term, ast.BinOp):
+        return _OPERATIONS[type(term.op)](_value(term.left, sizes), _value(term.right, sizes))
+    if isinstance(term, ast.Name):
+        return sizes[term.id]
+    if isinstance(term, ast.Constant) and type(term.value) is int:
+        return term.value
+    raise ValueError(ast.dump(term))
 
 
 def message_fields(message: memoryview) -> Fields:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from sld_edge.manifest import Int8, Manifest
+from sld_edge.manifest import HarmWords, Int8, Manifest, Policy, Safety
+from sld_edge.runtime.policy import (
+    FEWEST_EVALUATIONS,
+    FEWEST_OF_FEW_STEP,
+    GUIDANCE_SCALES,
+    has_floor,
+)
 from sld_edge.runtime.safety import PRESETS
 
 _MEANING = {
@@ -13,6 +19,15 @@ _MEANING = {
     "strong": "removes most of it; pictures change visibly where the concept is near",
     "max": "acts from the first step on every element; the strongest protection",
 }
+_WARM_UP = (
+    "A preset's warm-up is a noise level: safety acts once a picture has less noise than a run of 50 steps has\n"
+    "after so many network evaluations, however many steps a call takes. A warm-up that a\n"
+    "call gives itself counts evaluations."
+)
+_WORDS_LEFT_OUT = (
+    "A prompt that names a harm loses the words that name it, and the image's record lists them. A prompt half or\n"
+    "more of whose words would go is steered away from the whole concept instead."
+)
 
 
 def card_from_manifest(manifest: Manifest) -> str:
@@ -45,6 +60,12 @@ preset **{safety.default}**:
 |---|---|---|---|---|---|---|
 {presets}
 
+{_WARM_UP}
+
+{_methods(safety)}
+
+{_words(safety)}
+
 {_head(safety.head)}
 
 ## What is not covered
@@ -62,7 +83,7 @@ whether a picture is acceptable, not for moderation, and not in place of a human
 
 ## Turning it up, down or off
 
-{_turning(policy.minimum, policy.concept)}
+{_turning(policy)}
 
 {_unsafe(policy.unsafe_images, safety.head)}
 
@@ -143,21 +164,91 @@ def _head(head: bool) -> str:
     )
 
 
-def _turning(minimum: str, concept: str) -> str:
+def _methods(safety: Safety) -> str:
+    """The method of calls that do not say, the other one, and the harms that the adaptive one knows."""
+    adaptive = safety.method == "adaptive"
+    default = "the **adaptive** method" if adaptive else "the **published** method (`sld`)"
+    other = "sld" if adaptive else "adaptive"
+    text = f"""\
+Calls that do not say use {default}; `method="{other}"` takes the other one. The published method
+(arXiv 2211.05105) steers by the table above. The adaptive method acts from the first step on, with no threshold: it
+steers each picture away from the harm that its prompt comes nearest to, and the more the nearer it comes. Of the table
+it uses momentum and beta only."""
+    if isinstance(safety.harms, msgspec.UnsetType):
+        return f"{text}\nThis bundle names no harms: its adaptive method steers away from the whole concept."
+    rows = "\n".join(f"| {_cell(harm.name)} | {_cell(harm.text)} |" for harm in safety.harms)
+    return f"{text}\n\n| harm | words |\n|---|---|\n{rows}"
+
+
+def _cell(text: str) -> str:
+    """Text as one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _words(safety: Safety) -> str:
+    """Whether harms' words are known, and what becomes of prompts that name a harm."""
+    asked = safety.policy.harmful_words
+    words = safety.words
+    if not isinstance(words, HarmWords):
+        text = (
+            "**The harms' words are not known**: no measure was found by which this text encoder tells them from\n"
+            "others. No prompt is changed or refused for what it names; steering is all that acts."
+        )
+        if asked in ("remove", "refuse"):
+            text += f"\nThe policy asks to {asked} them and **cannot be followed**."
+        return text
+    known = (
+        "The harms' words are known: measured in this text encoder, a word names a harm where its cosine with the\n"
+        f"harm's direction is at least {words.threshold:.2f}. Under {words.neutral:.2f} stay 95 % of neutral words,\n"
+        f"over {words.harmful:.2f} are 90 % of the harms' own phrases."
+    )
+    if asked == "refuse":
+        return f"{known}\nA prompt that names a harm is refused."
+    if asked == "allow":
+        return f"{known}\nThe policy takes every prompt as it is."
+    if asked == "remove" or has_floor(safety.policy):
+        return f"{known}\n{_WORDS_LEFT_OUT}"
+    published = (
+        "Under the published method only the second holds, and not where a call names that method itself. Nothing is\n"
+        "changed where safety is off."
+    )
+    return f"{known} With the adaptive method:\n{_WORDS_LEFT_OUT}\n{published}"
+
+
+def _turning(policy: Policy) -> str:
     up = '`pipe(prompt, safety="strong")` or `sld-generate … --safety strong` turns it up.'
-    if minimum == "off":
+    if not has_floor(policy):
         rule = '`safety="weak"` turns it down and `safety="off"` turns it off; this bundle\'s policy allows both.'
     else:
         rule = (
-            f'This bundle\'s policy allows nothing weaker than **{minimum}**: `safety="off"` and weaker settings are\n'
-            "refused with an error."
+            f'This bundle\'s policy allows nothing weaker than **{policy.minimum}**: `safety="off"` and weaker\n'
+            "settings are refused with an error."
         )
     own = (
         "The concept above is fixed; no call can name another or add one."
-        if concept == "required"
+        if policy.concept == "required"
         else "`safety_concept=` names another concept for one call."
     )
-    return f"{up}\n{rule}\n{own}"
+    negative = (
+        "Negative prompts are refused."
+        if policy.negative_prompt == "forbid"
+        else "A call may give negative prompts."
+    )
+    return "\n".join((up, rule, own, negative, _limits(policy)))
+
+
+def _limits(policy: Policy) -> str:
+    """What a minimum asks of a run's schedule and guidance."""
+    if not has_floor(policy):
+        return "A call may choose any number of steps, timesteps, sigmas and guidance scale."
+    low, high = GUIDANCE_SCALES
+    guidance = f"The guidance scale is limited to {low:g} to {high:g}."
+    if policy.schedule == "free":
+        return f"A call may choose any number of steps, timesteps and sigmas. {guidance}"
+    return (
+        "A call cannot choose timesteps or sigmas itself, and makes at least "
+        f"{FEWEST_EVALUATIONS} network evaluations,\n{FEWEST_OF_FEW_STEP} with a few-step scheduler. {guidance}"
+    )
 
 
 def _unsafe(unsafe_images: str, head: bool) -> str:

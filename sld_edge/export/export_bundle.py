@@ -21,7 +21,6 @@ from sld_edge.export.config import ExportConfig
 from sld_edge.export.networks import NetworkExporter
 from sld_edge.export.target import claimed
 from sld_edge.export.tokenizer import write_tokenizer
-from sld_edge.export.words import write_words
 from sld_edge.manifest import (
     FORMAT,
     VERSION,
@@ -153,9 +152,7 @@ def _write(
         if config.safety_head:
             exporter.safety()
         exporter.advance()
-    with stage("measure harms' words"):
-        text = next(graph for graph in exporter.graphs if graph.kind == "text")
-        words = write_words(folder, text, encode, config.harms_of_concept)
+        words = exporter.words(encode)
     manifest = msgspec.structs.replace(
         draft,
         safety=msgspec.structs.replace(draft.safety, words=words or msgspec.UNSET),

@@ -30,7 +30,8 @@ from sld_edge.export.modules import PixelDecoder, SafetyHead, TextContext
 from sld_edge.export.samples import latent_samples
 from sld_edge.export.tensors import tensors_of
 from sld_edge.export.weights import WeightFile
-from sld_edge.manifest import CrossAttention, Graph, GraphKind, Shape
+from sld_edge.export.words import write_words
+from sld_edge.manifest import CrossAttention, Graph, GraphKind, HarmWords, Shape
 from sld_edge.runtime.guidance import Settings, advance
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.steering import COSINES
@@ -170,6 +171,13 @@ class NetworkExporter:
                     model = safety_graph(head, shape.height, shape.width, self._config.opset)
                     self._write("safety", model, weights, shape)
                     self._check("safety", {"images": pixels}, want)
+
+    def words(self, tokenizer: Tokenizer) -> HarmWords | None:
+        """``words.npz`` beside the graphs' folder, measured in ``text``; None where it tells no harms apart."""
+        with self._stage("measure harms' words"):
+            text = next(graph for graph in self.graphs if graph.kind == "text")
+            harms = self._config.harms_of_concept
+            return write_words(self._folder.parent, text, tokenizer, harms)
 
     def advance(self) -> None:
         """``advance`` and ``advance_many``, traced from the equations and checked against NumPy."""

@@ -75,6 +75,30 @@ def test_an_operand_that_is_needed_later_is_not_overwritten() -> None:
     assert activation_bytes(graph, {"B": 1}, outside=frozenset({"x", "y"})) == 20
 
 
+@pytest.mark.parametrize(
+    ("dimension", "size"),
+    [
+        ("R", 3),
+        ("R*B", 6),
+        ("B * R * 4", 24),
+        ("R + 1", 4),
+        ("B*(R + 1)", 8),
+        ("B*R + B", 8),
+        ("2*R - B", 4),
+    ],
+)
+def test_a_dimension_made_of_others_has_their_size(dimension: str, size: int) -> None:
+    assert Declared(item_size=4, shape=(dimension, 5)).nbytes({"R": 3, "B": 2}) == 4 * 5 * size
+
+
+@pytest.mark.parametrize(
+    "dimension", ["", "N", "R +", "R**R", "f(R)", "R.B", "'R'*B", "True", "R;B", "(" * 300 + "R"]
+)
+def test_a_dimension_that_is_no_sum_or_product_is_an_error(dimension: str) -> None:
+    with pytest.raises(BundleError, match="unknown size"):
+        Declared(item_size=4, shape=(dimension,)).nbytes({"R": 3, "B": 2})
+
+
 def test_an_unknown_dimension_is_an_error() -> None:
     graph = _graph(("Gather", "x", "a"), sizes={"a": 1})
     with pytest.raises(BundleError, match="unknown size: 'B'"):

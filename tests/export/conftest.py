@@ -124,6 +124,9 @@ class QuickExporter:
     def advance(self) -> None:
         """Nothing."""
 
+    def words(self, _: Any) -> None:
+        """Without a text encoder no harm's words are told from others."""
+
     def close(self) -> None:
         """Nothing."""
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import pytest
 import torch
 
 from sld_edge.bundle import Bundle, sha256_of
-from sld_edge.export.config import ExportConfig
+from sld_edge.export.card import card_from_manifest
+from sld_edge.export.config import DEFAULT_HARMS, ExportConfig
 from sld_edge.export.export_bundle import export_bundle
-from sld_edge.manifest import Policy
+from sld_edge.manifest import Harm, HarmWords, Policy
 from tests.export.conftest import QuickType, contents
 
 
@@ -79,9 +83,100 @@ def test_the_card_names_concept_policy_and_licence(
         "creativeml-openrail-m",
         "What is not covered",
         "Intended use",
+        "a run of 50 steps",
+        "the **published** method",
+        "| concept | weapons, blood |",
+        "harms' words are not known",
+        "cannot choose timesteps or sigmas",
+        "limited to 3 to 10",
+        "A call may give negative prompts",
     ):
         assert words in card, words
     free = ExportConfig(checkpoint=tiny_checkpoint, out=tmp_path / "free", safety_head=False)
     card = (export_bundle(free).path / "CARD.md").read_text()
-    for words in ("turns it off", "safety_concept=", "unknown", "no safety checker"):
+    for words in (
+        "turns it off",
+        "safety_concept=",
+        "unknown",
+        "no safety checker",
+        "any number of steps",
+    ):
         assert words in card, words
+    assert "limited to" not in card
+    for harm in DEFAULT_HARMS:
+        assert f"| {harm.name} | {harm.text} |" in card
+
+
+KNOWN = HarmWords(file="words.npz", threshold=0.41, neutral=0.32, harmful=0.5)
+
+
+@pytest.mark.parametrize(
+    ("safety", "said", "unsaid"),
+    [
+        (
+            {"words": KNOWN},
+            ["at least 0.41", "Under 0.32", "0.50 are", "Under the published"],
+            ["not known"],
+        ),
+        (
+            {"words": KNOWN, "policy": Policy(minimum="weak")},
+            ["loses the words"],
+            ["Under the published"],
+        ),
+        (
+            {"words": KNOWN, "policy": Policy(harmful_words="remove")},
+            ["loses the words"],
+            ["Under the published"],
+        ),
+        (
+            {"words": KNOWN, "policy": Policy(harmful_words="refuse")},
+            ["a harm is refused"],
+            ["loses"],
+        ),
+        (
+            {"words": KNOWN, "policy": Policy(harmful_words="allow")},
+            ["as it is"],
+            ["loses", "refused."],
+        ),
+        (
+            {"policy": Policy(harmful_words="refuse")},
+            ["not known", "refuse them", "cannot be followed"],
+            ["loses"],
+        ),
+        ({"policy": Policy(harmful_words="allow")}, ["not known"], ["cannot be followed"]),
+        (
+            {"method": "adaptive"},
+            ["the **adaptive** method", 'method="sld"'],
+            ["the **published** method"],
+        ),
+        ({"harms": (Harm(name="a|b", text="c\n| d"),)}, ["| a\\|b | c \\| d |"], []),
+        ({"harms": msgspec.UNSET}, ["names no harms"], ["| harm |"]),
+        (
+            {"policy": Policy(negative_prompt="forbid")},
+            ["Negative prompts are refused"],
+            ["may give negative"],
+        ),
+        (
+            {"policy": Policy(minimum="weak", schedule="free")},
+            ["any number of steps", "limited to 3 to 10"],
+            ["cannot choose"],
+        ),
+        (
+            {"policy": Policy(minimum="weak", schedule="standard")},
+            ["cannot choose timesteps", "at least 8", "4 with a few-step"],
+            ["any number of steps"],
+        ),
+    ],
+)
+def test_the_card_tells_methods_harms_and_words(
+    safety: dict[str, Any], said: list[str], unsaid: list[str], tiny_bundle: Path
+) -> None:
+    manifest = Bundle.open(tiny_bundle).manifest
+    plain = msgspec.structs.replace(manifest.safety, words=msgspec.UNSET, policy=Policy())
+    card = card_from_manifest(
+        msgspec.structs.replace(manifest, safety=msgspec.structs.replace(plain, **safety))
+    )
+    for words in said:
+        assert words in card, words
+    for words in unsaid:
+        assert words not in card, words

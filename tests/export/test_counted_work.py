@@ -102,7 +102,11 @@ def test_the_counter_agrees_with_a_count_by_hand() -> None:
 
 
 def test_the_saving_is_what_runs_once_instead_of_thrice_and_doubles_after_its_convolution() -> None:
-    """By hand for the tiny network: the first convolution and block, what precedes the first text, upsampling."""
+    """By hand for the tiny network: the first convolution and block, what precedes the first text, upsampling.
+
+    The last convolution takes one row more than the plain network's: the first branch, and R differences from it (its
+    own, which is zero, included, so that R stays one free dimension).
+    """
     config = ARCHITECTURES["tiny"].unet
     unet = meta_unet(config)
     branched, plain = work(config, branches=3, batch=1, side=8)
@@ -117,4 +121,5 @@ def test_the_saving_is_what_runs_once_instead_of_thrice_and_doubles_after_its_co
     once += timestep_work(unet)
     widest = config["block_out_channels"][-1]
     doubled = 2 * pixels * widest * widest * 9
-    assert plain - branched == 2 * once + 3 * keys + 3 * doubled * 5 // 9
+    conv_out = 2 * pixels * channels * 4 * 9
+    assert plain - branched == 2 * once + 3 * keys + 3 * doubled * 5 // 9 - conv_out

@@ -218,5 +218,5 @@ def test_a_folder_that_appears_during_the_export_is_not_replaced(
 def test_the_quick_exporter_stands_where_the_real_one_does(quick: QuickType) -> None:
     module = import_module("sld_edge.export.export_bundle")
     assert module.NetworkExporter is quick
-    for name in ("text_and_unet", "decode", "safety", "advance", "close"):
+    for name in ("text_and_unet", "decode", "safety", "advance", "words", "close"):
         assert callable(getattr(NetworkExporter, name))

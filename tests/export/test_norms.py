@@ -17,7 +17,7 @@ from tests.export.conftest import Network
 
 
 class Normed(torch.nn.Module):
-    """A group normalisation between two decoders' shapes: latents in, an image of the same size out."""
+    """A group normalisation with a decoder's inputs and outputs: latents in, as many numbers and their mean out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,9 +25,9 @@ class Normed(torch.nn.Module):
         torch.nn.init.normal_(self.norm.weight)
         torch.nn.init.normal_(self.norm.bias)
 
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         out: torch.Tensor = self.norm(latents)
-        return out
+        return out, out.mean(dim=(1, 2, 3))
 
 
 @pytest.mark.parametrize("opset", [18, 20, 21, 22, 23])
@@ -36,20 +36,23 @@ def test_a_mean_far_above_the_spread_is_taken_away_exactly(opset: int, tmp_path:
     module = Normed()
     latents = 100 + 0.01 * torch.randn(2, 16, 8, 8)
     with torch.no_grad():
-        want = module.double()(latents.double()).float().numpy()
+        want, mean = (out.float().numpy() for out in module.double()(latents.double()))
     model = decode_graph(module.float(), (16, 8, 8), opset)
     assert model.opset_imports[""] == opset
     names = [node.op_type for node in model.graph]
     assert "GroupNormalization" not in names
     assert all(value.uses() for value in model.graph.initializers.values())
     onnx_ir.save(model, tmp_path / "norm.onnx")
-    got = run_graph(tmp_path / "norm.onnx", {"latents": latents.numpy()})["images"]
-    assert np.abs(got - want).max() < 0.01
+    got = run_graph(tmp_path / "norm.onnx", {"latents": latents.numpy()})
+    assert np.abs(got["images"] - want).max() < 0.01
+    assert np.abs(got["raw_mean"] - mean).max() < 0.01
     openvino = pytest.importorskip("openvino")
     compiled = openvino.Core().compile_model(
         str(tmp_path / "norm.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    assert np.abs(compiled({"latents": latents.numpy()})[0] - want).max() < 0.01
+    pixels, raw_mean = compiled({"latents": latents.numpy()}).values()
+    assert np.abs(pixels - want).max() < 0.01
+    assert np.abs(raw_mean - mean).max() < 0.01
 
 
 @pytest.mark.parametrize("opset", [20, 23])
@@ -59,9 +62,10 @@ def test_pictures_of_small_flat_and_large_latents_are_torchs(
     decoder = PixelDecoder(network("vae"))
     onnx_ir.save(decode_graph(decoder, (4, 8, 8), opset), tmp_path / "decode.onnx")
     for latents in latent_samples(4, 8, 8):
-        want = decoder(latents).numpy()
-        got = run_graph(tmp_path / "decode.onnx", {"latents": latents.numpy()})["images"]
-        assert np.abs(got.astype(int) - want.astype(int)).mean() < 0.01
+        want, mean = (out.numpy() for out in decoder(latents))
+        got = run_graph(tmp_path / "decode.onnx", {"latents": latents.numpy()})
+        assert np.abs(got["images"].astype(int) - want.astype(int)).mean() < 0.01
+        np.testing.assert_allclose(got["raw_mean"], mean, rtol=1e-3, atol=1e-4)
 
 
 def test_the_latents_of_a_check_are_of_every_kind() -> None:
@@ -77,4 +81,5 @@ def test_a_vaes_shift_factor_is_not_used_as_in_diffusers_pipeline(network: Netwo
     latents = torch.randn(1, 4, 8, 8)
     want = PixelDecoder(vae)(latents)
     vae.register_to_config(shift_factor=0.7)
-    assert torch.equal(PixelDecoder(vae)(latents), want)
+    for got, one in zip(PixelDecoder(vae)(latents), want, strict=True):
+        assert torch.equal(got, one)
