@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput, MissingDependency
 from sld_edge.manifest import Manifest
-from sld_edge.plain import is_listed, is_text, plain_list, plain_text
+from sld_edge.plain import LONGEST_LIST, is_listed, is_text, plain_list, plain_text
 from sld_edge.runtime.checks import float_array, real_number, texts, whole_number
 from sld_edge.runtime.noise import Generator, random_seed
 
@@ -153,8 +153,9 @@ def _generator(value: Any) -> Any:
 
 def _unwrapped(seeds: Any) -> Any:
     """Whole numbers out of a NumPy array or a torch tensor, anything else as it is."""
-    if issubclass(type(seeds), np.ndarray) and seeds.dtype.kind in "iu":
-        return np.ndarray.tolist(seeds)
+    if issubclass(type(seeds), np.ndarray):
+        fits = seeds.dtype.kind in "iu" and seeds.size <= LONGEST_LIST
+        return np.ndarray.tolist(seeds) if fits else seeds
     if _is_tensor(seeds) and str(seeds.dtype).removeprefix("torch.").startswith(("int", "uint")):
         return seeds.tolist()
     return seeds
