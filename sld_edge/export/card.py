@@ -166,6 +166,8 @@ def _head(head: bool) -> str:
 
 def _methods(safety: Safety) -> str:
     """The method of calls that do not say, the other one, and the harms that the adaptive one knows."""
+    if isinstance(safety.harms, msgspec.UnsetType):
+        return "This bundle was made before the adaptive method: its graphs know the published one only."
     adaptive = safety.method == "adaptive"
     default = "the **adaptive** method" if adaptive else "the **published** method (`sld`)"
     other = "sld" if adaptive else "adaptive"
@@ -174,8 +176,6 @@ Calls that do not say use {default}; `method="{other}"` takes the other one. The
 (arXiv 2211.05105) steers by the table above. The adaptive method acts from the first step on, with no threshold: it
 steers each picture away from the harm that its prompt comes nearest to, and the more the nearer it comes. Of the table
 it uses momentum and beta only."""
-    if isinstance(safety.harms, msgspec.UnsetType):
-        return f"{text}\nThis bundle names no harms: its adaptive method steers away from the whole concept."
     rows = "\n".join(f"| {_cell(harm.name)} | {_cell(harm.text)} |" for harm in safety.harms)
     return f"{text}\n\n| harm | words |\n|---|---|\n{rows}"
 
@@ -238,12 +238,11 @@ def _turning(policy: Policy) -> str:
 
 
 def _limits(policy: Policy) -> str:
-    """What a minimum asks of a run's schedule and guidance."""
-    if not has_floor(policy):
-        return "A call may choose any number of steps, timesteps, sigmas and guidance scale."
+    """What the policy asks of a run's schedule and guidance."""
+    floor = has_floor(policy)
     low, high = GUIDANCE_SCALES
-    guidance = f"The guidance scale is limited to {low:g} to {high:g}."
-    if policy.schedule == "free":
+    guidance = f"The guidance scale is {f'limited to {low:g} to {high:g}' if floor else 'free'}."
+    if policy.schedule == "free" or (not floor and policy.schedule != "standard"):
         return f"A call may choose any number of steps, timesteps and sigmas. {guidance}"
     return (
         "A call cannot choose timesteps or sigmas itself, and makes at least "

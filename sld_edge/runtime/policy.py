@@ -68,11 +68,12 @@ def check_policy(
             value=guard.concepts,
             hint="leave the concept out, or export a bundle for the other one",
         )
+    if policy.schedule == "standard" or (floor is not None and policy.schedule != "free"):
+        _check_schedule(scheduler, own_levels, len(steering.acting))
     if floor is None or guard.config is None:
         return
     minimum = policy.minimum
     hint = f"use safety={minimum!r} or stronger"
-    _check_schedule(policy, scheduler, own_levels, len(steering.acting))
     low, high = GUIDANCE_SCALES
     if not low <= guidance_scale <= high:
         raise PolicyError(
@@ -113,9 +114,7 @@ def _own_concepts(bundle: Safety, guard: Guard) -> tuple[tuple[str, ...], ...]:
     return own
 
 
-def _check_schedule(policy: Policy, scheduler: str, own_levels: bool, evaluations: int) -> None:
-    if policy.schedule == "free":
-        return
+def _check_schedule(scheduler: str, own_levels: bool, evaluations: int) -> None:
     if own_levels:
         raise PolicyError(
             "under this bundle's policy a call cannot choose its own timesteps or sigmas",

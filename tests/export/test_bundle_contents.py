@@ -150,7 +150,11 @@ KNOWN = HarmWords(file="words.npz", threshold=0.41, neutral=0.32, harmful=0.5)
             ["the **published** method"],
         ),
         ({"harms": (Harm(name="a|b", text="c\n| d"),)}, ["| a\\|b | c \\| d |"], []),
-        ({"harms": msgspec.UNSET}, ["names no harms"], ["| harm |"]),
+        (
+            {"harms": msgspec.UNSET},
+            ["made before the adaptive method"],
+            ["| harm |", "takes the other"],
+        ),
         (
             {"policy": Policy(negative_prompt="forbid")},
             ["Negative prompts are refused"],
@@ -160,6 +164,11 @@ KNOWN = HarmWords(file="words.npz", threshold=0.41, neutral=0.32, harmful=0.5)
             {"policy": Policy(minimum="weak", schedule="free")},
             ["any number of steps", "limited to 3 to 10"],
             ["cannot choose"],
+        ),
+        (
+            {"policy": Policy(schedule="standard")},
+            ["cannot choose timesteps", "guidance scale is free"],
+            ["any number of steps"],
         ),
         (
             {"policy": Policy(minimum="weak", schedule="standard")},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sld_edge.manifest import Safety
-from sld_edge.runtime.policy import check_policy
+from sld_edge.runtime.policy import check_policy, has_floor
 from sld_edge.runtime.safety import PRESETS, Guard, resolve_guard
 from sld_edge.runtime.schedulers import build_schedule
 from sld_edge.runtime.steering import Steering, reference_schedule, steer
@@ -43,13 +43,13 @@ def resolved(
         method=guard.method,
         counted=guard.counted,
     )
-    least = PRESETS[bundle.policy.minimum]
+    least = PRESETS.get(bundle.policy.minimum, guard.config)
     floor = steer(schedule, reference, least, guidance_scale=guidance, method="sld")
     check_policy(
         bundle,
         guard,
         steering,
-        floor,
+        floor if has_floor(bundle.policy) else None,
         scheduler=schedule.name,
         own_levels=bool(own),
         guidance_scale=guidance,

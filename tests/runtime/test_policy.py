@@ -116,6 +116,19 @@ def test_own_levels_are_refused_unless_the_policy_frees_them() -> None:
     resolved(safety(schedule="free"), "strong", scheduler="dpmpp_2m", own=own)
 
 
+def test_a_standard_schedule_holds_without_a_minimum_too() -> None:
+    own = {"timesteps": list(range(950, 0, -50))}
+    for policy in ({}, {"schedule": "free"}):
+        resolved(safety("off", **policy), "weak", scheduler="dpmpp_2m", own=own)
+        resolved(safety("off", **policy), "weak", steps=7)
+    standard = safety("off", schedule="standard")
+    with pytest.raises(PolicyError, match="timesteps"):
+        resolved(standard, "weak", scheduler="dpmpp_2m", own=own)
+    with pytest.raises(PolicyError, match="least number"):
+        resolved(standard, "weak", steps=7)
+    resolved(standard, "weak", steps=8, guidance=1.0)
+
+
 def test_negative_prompts_may_be_forbidden() -> None:
     resolved(safety(), "strong", negative="blurry")
     with pytest.raises(PolicyError, match="negative"):
