@@ -182,18 +182,25 @@ class Bundle:
         return "every byte" if self._hashed == set(self._seen) else "stamps"
 
     def check_unchanged(self, names: Iterable[str] = ()) -> None:
-        """Refuse files that are not as they were when :meth:`verify` compared them; all of them without names.
+        """Refuse files that are not what they were when :meth:`verify` compared them; all of them without names.
+
+        A file whose stamp differs is hashed again: another link to it, such as OpenVINO needs where a bundle is made of
+        links, changes the time of its last change and nothing else.
 
         Raises:
             BundleError: naming the first that was written to, replaced or removed since.
         """
-        for name in names or self._seen:
-            if name in self._seen and stamp_or_error(self.file(name)) != self._seen[name]:
+        for name in names or tuple(self._seen):
+            if name not in self._seen or stamp_or_error(self.file(name)) == self._seen[name]:
+                continue
+            try:
+                self._seen[name] = check_file(self.file(name), self.manifest.files[name], None)
+            except BundleError as error:
                 raise BundleError(
-                    "a file of the bundle was changed after it was checked",
+                    f"a file of the bundle was changed after it was checked ({error.line})",
                     value=str(self.path / name),
                     hint="open the bundle again",
-                )
+                ) from None
 
     def read(self, name: str) -> bytes:
         """A file's contents, hashed as they were read: what is returned is what the manifest means.

@@ -336,7 +336,7 @@ class SafePipeline(CallDefaults):
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """
-        self._judged("check", prompt, arguments)
+        self._judged(prompt, arguments)
 
     def expected_records(
         self, prompt: str | Sequence[str], **arguments: Any
@@ -346,11 +346,10 @@ class SafePipeline(CallDefaults):
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """
-        return expected_records(self.bundle, self._judged("expected_records", prompt, arguments))
+        return expected_records(self.bundle, self._judged(prompt, arguments))
 
-    def _judged(self, what: str, prompt: str | Sequence[str], arguments: dict[str, Any]) -> Call:
+    def _judged(self, prompt: str | Sequence[str], arguments: dict[str, Any]) -> Call:
         judged = {name: value for name, value in arguments.items() if name not in _NOT_JUDGED}
-        check_keywords(what, judged, prepare_call)
         return self._prepared(prompt=prompt, **judged)
 
     @property

@@ -36,11 +36,13 @@ def advance_arrays(batch: int, rows: int) -> tuple[dict[str, Any], dict[str, Any
         "momentum": draw(*shape),
         "noise": draw(*shape),
         "matrix": draw(rows, rows + 2),
-        "settings": np.array([7.5, 1000, 0.01, 0.3, 0.4, 1], np.float32),
+        "settings": np.array([7.5, 1000, 0.01, 0.3, 0.4, 1, 0, 0.3, 0.5], np.float32),
+        "strength": np.zeros((1, batch), np.float32),
     }
     outputs = {
         "next_state": np.empty((rows, *shape), np.float32),
         "next_momentum": np.empty(shape, np.float32),
+        "next_strength": np.empty((1, batch), np.float32),
     }
     return inputs, outputs
 

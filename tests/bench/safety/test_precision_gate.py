@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sld_edge.bench.safety.precision_command import main
+from sld_edge.bench.cli import main
 from sld_edge.bench.safety.precision_gate import gates_from, write_copy
 from sld_edge.bench.safety.report import Report, json_from_report
 from sld_edge.bench.safety.unproven import pipeline_to_measure
@@ -43,7 +43,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> dict
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as left:
-        main.main([str(argument) for argument in arguments])
+        main.main(["precision", *(str(argument) for argument in arguments)])
     return int(left.value.code or 0)
 
 

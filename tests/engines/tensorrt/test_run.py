@@ -362,9 +362,10 @@ def test_bound_host_arrays_are_read_at_every_call_and_freed_when_dropped(machine
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((1, 4, 8, 8), dtype=np.float32)
     images = np.empty((1, 64, 64, 3), np.uint8)
+    outputs = {"images": images, "raw_mean": np.empty(1, np.float32)}
     with machine.load("decode") as engine:
         assert isinstance(engine, DeviceEngine)
-        call = engine.bind({"latents": latents}, {"images": images})
+        call = engine.bind({"latents": latents}, outputs)
         call()
         first = images.copy()
         latents *= 2
@@ -380,8 +381,9 @@ def test_constant_inputs_are_copied_once(machine: Machine) -> None:
     store_engines(machine.bundle, machine.library)
     latents = np.ones((1, 4, 8, 8), np.float32)
     images = np.empty((1, 64, 64, 3), np.uint8)
+    outputs = {"images": images, "raw_mean": np.empty(1, np.float32)}
     with machine.load("decode") as engine:
-        call = engine.bind({"latents": latents}, {"images": images}, constant=["latents"])
+        call = engine.bind({"latents": latents}, outputs, constant=["latents"])
         call()
         first = images.copy()
         latents *= 9
@@ -396,15 +398,18 @@ def test_arrays_that_do_not_fit_are_refused(machine: Machine) -> None:
     with machine.load("decode") as engine:
         assert isinstance(engine, DeviceEngine)
         good = DeviceArray(address=256, shape=(1, 4, 8, 8), dtype="float32")
-        out = DeviceArray(address=512, shape=(1, 64, 64, 3), dtype="uint8")
-        engine.bind_device({"latents": good}, {"images": out})
+        out = {
+            "images": DeviceArray(address=512, shape=(1, 64, 64, 3), dtype="uint8"),
+            "raw_mean": DeviceArray(address=16384, shape=(1,), dtype="float32"),
+        }
+        engine.bind_device({"latents": good}, out)
         wrong: list[dict[str, Any]] = [{"address": 260}, {"dtype": "float16"}, {"shape": (4, 8, 8)}]
         for bad in (replace(good, **change) for change in wrong):
             with pytest.raises(InvalidInput, match="latents"):
-                engine.bind_device({"latents": bad}, {"images": out})
+                engine.bind_device({"latents": bad}, out)
         with pytest.raises(InvalidInput, match="no such array"):
-            engine.bind_device({"latents": good, "more": good}, {"images": out})
+            engine.bind_device({"latents": good, "more": good}, out)
         with pytest.raises(EngineError, match="other batches"):
-            engine.bind_device({"latents": replace(good, shape=(7, 4, 8, 8))}, {"images": out})
+            engine.bind_device({"latents": replace(good, shape=(7, 4, 8, 8))}, out)
     with pytest.raises(EngineError, match="not loaded"):
         engine.run({"latents": np.zeros((1, 4, 8, 8), np.float32)})
