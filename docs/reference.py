@@ -1,6 +1,6 @@
 """``make docs``: the API reference, from the docstrings of the public names.
 
-    python docs/reference.py out/docs
+python docs/reference.py out/docs
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ PAGES = ("sld_edge", "sld_edge.errors")
 def build(out: Path) -> None:
     """Write the pages below ``out``; what pdoc warns of (a name or a type that it cannot resolve) is an error."""
     for name in sld_edge.__all__:
-        getattr(sld_edge, name)  # they are imported when they are first used, and pdoc looks at what is there
+        getattr(
+            sld_edge, name
+        )  # they are imported when they are first used, and pdoc looks at what is there
     pdoc.render.configure(
         docformat="google", footer_text=f"sld-edge {sld_edge.__version__}", show_source=False
     )
