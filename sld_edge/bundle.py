@@ -54,6 +54,12 @@ class Bundle:
         pins: What the opener pinned: ``"digest"``, ``"key"``, both or nothing.
         key: The public key that the manifest's signature was checked with.
         cache: Folder for compiled engines instead of the bundle's own.
+
+    >>> from sld_edge import Bundle
+    >>> bundle = Bundle.open("bundle")
+    >>> bundle.verify(full=True)
+    >>> bundle.checked, len(bundle.digest), bundle.manifest.precision
+    ('every byte', 64, 'fp32')
     """
 
     path: Path

@@ -12,6 +12,13 @@ class SldError(Exception):
         what: What failed, in a few words.
         value: The offending value, shown with ``repr`` and shortened.
         hint: What to do about it.
+
+    >>> from sld_edge import InvalidInput, SldError
+    >>> error = InvalidInput("steps are out of range", value=0, hint="use 1 to 1000")
+    >>> print(error)
+    steps are out of range: 0 — use 1 to 1000
+    >>> isinstance(error, SldError), error.exit_code
+    (True, 2)
     """
 
     #: Exit status of the shell commands for this kind of error.

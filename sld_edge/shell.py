@@ -25,6 +25,7 @@ import click
 from sld_edge.errors import SldError, one_line
 from sld_edge.plain import plain_path
 
+OUT_OF_MEMORY = 12
 INTERRUPTED = 130
 #: What a shell calls a program that writes to a pipe nobody reads.
 READER_LEFT = 141
@@ -185,7 +186,7 @@ def one_line_errors(*, as_json: bool = False) -> Iterator[None]:
         what = _OS_ERRORS.get(error.errno or 0, error.strerror or str(error))
         _leave(f"{what}: {error.filename}" if error.filename else what, 9)
     except MemoryError:
-        _leave("not enough memory — use a smaller size or batch, or an fp16 bundle", 12)
+        _leave("not enough memory — use a smaller size or batch, or an fp16 bundle", OUT_OF_MEMORY)
     except Exception:
         traceback.print_exc()
         _leave("this is a bug in sld-edge, please report it with the lines above", BUG)

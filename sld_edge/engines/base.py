@@ -48,6 +48,10 @@ class EngineOptions:
             from it. ``"int8"`` needs a bundle that ``sld-calibrate`` made; what is not in 8 bits is in bf16 where
             the processor has it.
         threads: CPU threads inside one operator; 0 uses every core this process may keep busy.
+
+    >>> from sld_edge import EngineOptions
+    >>> EngineOptions.parse("onnxruntime:cpu", threads=2)
+    EngineOptions(backend='onnxruntime', provider='cpu', compute_precision='fp32', threads=2)
     """
 
     backend: str = "auto"

@@ -55,6 +55,13 @@ class Generator:
 
     Raises:
         InvalidInput: the seed is not such a number, or the device is unknown.
+
+    >>> from sld_edge import Generator
+    >>> noise = Generator(7).randn((1, 4, 8, 8))
+    >>> noise.shape, noise.dtype.name
+    ((1, 4, 8, 8), 'float32')
+    >>> bool((noise == Generator(7).randn((1, 4, 8, 8))).all())
+    True
     """
 
     def __init__(

@@ -39,6 +39,14 @@ class SafeOutput:
             safety off.
         record: Everything needed to tell what was done and to do it again; ``record["images"]`` has an
             entry for each image.
+
+    >>> from sld_edge import SafePipeline
+    >>> pipe = SafePipeline.from_pretrained("bundle")
+    >>> out = pipe(["a castle", "a lake"], seed=[1, 2], num_inference_steps=2, output_type="np")
+    >>> out.images.dtype.name, out.images.shape[0], len(out.nsfw_content_detected)
+    ('float32', 2, 2)
+    >>> [record["seed"] for record in out.records()]
+    [1, 2]
     """
 
     images: Any

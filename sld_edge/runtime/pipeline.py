@@ -60,8 +60,12 @@ class SafePipeline(CallDefaults):
     Threads may share one: calls run one after the other in the order in which they came, :meth:`close` and
     :meth:`load` wait for their turn too, and everything else may be used meanwhile (docs/threads.md).
 
-    >>> pipe = SafePipeline.from_pretrained("bundle")                          # doctest: +SKIP
-    >>> image = pipe("a castle by a lake", safety="strong", seed=1).images[0]  # doctest: +SKIP
+    >>> from sld_edge import SafePipeline
+    >>> pipe = SafePipeline.from_pretrained("bundle")
+    >>> out = pipe("a castle by a lake", safety="strong", seed=1, num_inference_steps=20)
+    >>> out.record["safety"]["preset"], len(out.images)
+    ('strong', 1)
+    >>> out.images[0].save("castle.png")
     """
 
     def __init__(
@@ -181,6 +185,11 @@ class SafePipeline(CallDefaults):
             setting: ``height``, ``width``, ``batch``, ``branches``, ``steps`` and ``memory`` as
                 :func:`~sld_edge.runtime.memory_plan.plan_memory` takes them; this pipeline's memory mode,
                 and its engines' own figures where it runs on some that say them.
+
+        >>> from sld_edge import SafePipeline
+        >>> plan = SafePipeline.from_pretrained("bundle", lazy=True).memory_plan(branches=3)
+        >>> plan.peak_of("low") < plan.peak_of("normal")
+        True
         """
         backend = self.options.backend
         names = (backend, *(line.split(" ")[0] for line in self.engines.values()))
@@ -335,6 +344,13 @@ class SafePipeline(CallDefaults):
 
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
+
+        >>> from sld_edge import SafePipeline
+        >>> pipe = SafePipeline.from_pretrained("bundle", lazy=True)
+        >>> pipe.check("a castle by a lake", guidance_scale=5, safety="medium")
+        >>> pipe.check("a castle by a lake", safety="mild")
+        Traceback (most recent call last):
+        sld_edge.errors.InvalidInput: unknown safety preset: 'mild' — use off, weak, medium, strong, max, adaptive
         """
         self._judged(prompt, arguments)
 

@@ -48,6 +48,13 @@ class SafetyConfig(Mapping[str, "float | int"]):
 
     Raises:
         InvalidInput: a value is not a number, not finite, or would switch SLD off or turn it around.
+
+    >>> from sld_edge import SafetyConfig
+    >>> SafetyConfig.STRONG.sld_guidance_scale, SafetyConfig(sld_warmup_steps=5).sld_warmup_steps
+    (2000.0, 5)
+    >>> SafetyConfig(sld_threshold=2)
+    Traceback (most recent call last):
+    sld_edge.errors.InvalidInput: sld_threshold is out of range: 2.0 — use 0 to 1, the paper recommends 0 to 0.03
     """
 
     sld_guidance_scale: float = 1000.0
