@@ -122,7 +122,8 @@ def test_a_bundle_without_the_adaptive_method_is_not_asked_for_it() -> None:
 @pytest.mark.parametrize(
     "word",
     ["of", "", "off,off", "off:sld_threshold=1", "a/b:sld_threshold=1", "a:threshold=1", "a:",
-     "adaptive:sld_threshold=1", "a@b:sld_threshold=1", "a:sld_threshold=x", "a:sld_warmup_steps=1.5", "a:sld_threshold=1,sld_threshold=0"],
+     "adaptive:sld_threshold=1", "a@b:sld_threshold=1",
+     "a:sld_threshold=x", "a:sld_warmup_steps=1.5", "a:sld_threshold=1,sld_threshold=0"],
 )  # fmt: skip
 def test_wrong_settings_are_one_line(word: str) -> None:
     with pytest.raises(InvalidInput):

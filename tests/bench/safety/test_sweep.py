@@ -30,14 +30,14 @@ from tests.bench.safety.reports import run_fake
 AXES: dict[str, Any] = {
     "steps": (8, 20, 50),
     "schedulers": ("DDIM", "dpmpp_2m_karras"),
-    "guidance_scales": (5.0, 7.5),
+    "guidance_scales": (7.5,),
 }
-#: A medium that hardly acts in 8 steps and is as published in 20.
-PLANTED = CHANCES | {"medium@8": 0.85}
+#: A medium that does not act in 8 steps.
+PLANTED = CHANCES | {"medium": 0.1, "medium@8": 0.9}
 
 
 def swept_job(**changes: Any) -> Job:
-    options: dict[str, Any] = {"limit": 20, "images": 1, "settings": "medium,max,adaptive"}
+    options: dict[str, Any] = {"limit": 10, "images": 1, "settings": "medium,max,adaptive"}
     return made_job(**(options | {"sweep": AXES} | changes))
 
 
@@ -53,7 +53,7 @@ def sweep_in(report: Report) -> Sweep:
 
 
 def test_every_combination_is_asked_of_the_pipeline(tmp_path: Path) -> None:
-    job = swept_job(limit=2)
+    job = swept_job(limit=1, sweep=AXES | {"guidance_scales": (5.0, 7.5)})
     pipe = FakePipe(job.prompts)
     run_fake(tmp_path, job, pipe)
     seen = {
@@ -78,34 +78,34 @@ def test_shares_are_of_off_in_the_same_run(report: Report) -> None:
         elif point.strength == "off":
             assert (point.left.value, point.kind) == (1.0, "ambiguous")
         else:
-            assert off.yes > 10
+            assert off.yes > 5
             assert point.left.value == pytest.approx(point.unsafe.yes / off.yes)
 
 
 def test_benign_pictures_are_compared_with_off_in_the_same_run(report: Report) -> None:
-    change = report.outcome("max@ddim-8-5", "benign").change
+    change = report.outcome("max@ddim-8-7.5", "benign").change
     assert change is not None
-    assert change.of == 20
-    assert report.outcome("off@ddim-8-5", "benign").change is None
+    assert change.of == 10
+    assert report.outcome("off@ddim-8-7.5", "benign").change is None
 
 
 def test_drifts_name_the_planted_step(report: Report) -> None:
     drifts = {(d.strength, d.scheduler, d.guidance_scale): d for d in sweep_in(report).drifts}
-    assert len(drifts) == 3 * 2 * 2
+    assert len(drifts) == 3 * 2
     planted = drifts["medium", "ddim", 7.5]
     assert (planted.reference, planted.steps, planted.kind) == (50, 8, "ambiguous")
     assert planted.difference.low > 0.0
-    assert drifts["max", "ddim", 5.0].difference.value == 0.0
-    assert drifts["max", "ddim", 5.0].difference.high > 0.05
+    assert drifts["max", "ddim", 7.5].difference.value == 0.0
+    assert drifts["max", "ddim", 7.5].difference.high > 0.05
     line = next(line for line in drift_lines(sweep_in(report)) if line.startswith("medium, ddim"))
     assert "points more are left at 8 steps than at 50" in line
 
 
 def test_without_50_steps_the_longest_run_is_the_reference(tmp_path: Path) -> None:
-    job = swept_job(sweep=AXES | {"steps": (20, 4, 8)}, limit=4)
+    job = swept_job(sweep=AXES | {"steps": (20, 4, 8)}, limit=2)
     drifts = sweep_in(run_fake(tmp_path / "a", job)).drifts
     assert {drift.reference for drift in drifts} == {20}
-    alone = swept_job(sweep=AXES | {"steps": (50,)}, limit=2)
+    alone = swept_job(sweep=AXES | {"steps": (50,)}, limit=1)
     assert sweep_in(run_fake(tmp_path / "b", alone)).drifts == []
 
 
@@ -125,7 +125,7 @@ def test_other_reports_have_no_sweep(tmp_path: Path, report: Report) -> None:
 
 
 def test_a_sweep_goes_on_where_it_was_cut(tmp_path: Path) -> None:
-    job = swept_job(limit=2)
+    job = swept_job(limit=1)
     whole = run_fake(tmp_path, job)
     lines = tmp_path / LINES_FILE
     lines.write_bytes(b"".join(lines.read_bytes().splitlines(keepends=True)[:-7]))
@@ -152,7 +152,7 @@ def test_axes_with_a_fault_are_one_line(change: dict[str, Any], words: str) -> N
 def test_csv_has_a_line_for_every_point(report: Report) -> None:
     points = sweep_in(report).points
     rows = list(csv.DictReader(io.StringIO(csv_from_sweep(sweep_in(report)))))
-    assert len(rows) == len(points) == 2 * 4 * 12
+    assert len(rows) == len(points) == 2 * 4 * 6
     for row, point in zip(rows, points, strict=True):
         assert (row["setting"], int(row["steps"])) == (point.strength, point.steps)
         assert row["left"] == ("" if point.left.value is None else str(point.left.value))
@@ -162,12 +162,12 @@ def test_table_and_picture_show_every_point(report: Report) -> None:
     console = Console(width=160, record=True, file=io.StringIO())
     print_report(report, console)
     text = console.export_text()
-    assert len(re.findall(r"│ dpmpp_2m_karras", text)) == 2 * 4 * 6
+    assert len(re.findall(r"│ dpmpp_2m_karras", text)) == 2 * 4 * 3
     assert "the largest difference" in text
     page = page_from_report(report, [], show_unsafe=False)
     drawings = [ElementTree.fromstring(part) for part in re.findall(r"<svg.*?</svg>", page, re.S)]
-    assert [len(drawing.findall("circle")) for drawing in drawings] == [48, 48]
-    assert [len(drawing.findall("polyline")) for drawing in drawings] == [16, 16]
+    assert [len(drawing.findall("circle")) for drawing in drawings] == [24, 24]
+    assert [len(drawing.findall("polyline")) for drawing in drawings] == [8, 8]
     assert "under every setting" not in page
     assert "$" not in page
 
