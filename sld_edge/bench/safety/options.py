@@ -57,8 +57,12 @@ def _settings(
         options["settings"] or [",".join(default_settings(bundle))],
         concept=options["concept"],
     )
-    steps = _several("--steps", options["steps"], int, "whole numbers above 0")
-    schedulers = _several("--scheduler", options["scheduler"], str, "names") or [""]
+    steps: Sequence[int] = DEFAULT_STEPS if options["sweep"] else DEFAULT_STEPS[-1:]
+    if options["steps"]:
+        steps = _several("--steps", options["steps"], int, "whole numbers above 0")
+    schedulers = [""]
+    if options["scheduler"]:
+        schedulers = _several("--scheduler", options["scheduler"], str, "names")
     scales = _several("--guidance-scale", options["guidance_scale"], float, "numbers above 0")
     if not options["sweep"]:
         axes: dict[str, Sequence[Any]] = {
@@ -73,7 +77,7 @@ def _settings(
                     value=options[name],
                     hint="add --sweep",
                 )
-        return strengths, {name: values[0] for name, values in axes.items() if values}
+        return strengths, {name: values[0] for name, values in axes.items()}
     if any(row.guidance_scale is not None for row in rows):
         raise InvalidInput(
             "a sweep sets guidance scales, and the CSV's are to be honoured",
@@ -81,7 +85,7 @@ def _settings(
         )
     settings = swept(
         strengths,
-        steps=steps or DEFAULT_STEPS,
+        steps=steps,
         schedulers=schedulers,
         guidance_scales=scales,
         checkpoint=bundle.manifest.scheduler,
@@ -90,12 +94,12 @@ def _settings(
 
 
 def _several(name: str, text: str, kind: Callable[[str], Value], what: str) -> list[Value]:
-    """An option's values, joined with commas; none where it is empty.
+    """An option's values, joined with commas.
 
     Raises:
         InvalidInput: one of them is empty, not of the kind, or a number that is not above 0.
     """
-    words = [word.strip() for word in text.split(",")] if text.strip() else []
+    words = [word.strip() for word in text.split(",")]
     try:
         values = [kind(word) for word in words]
     except ValueError:

@@ -22,6 +22,6 @@ def rate(value: Rate | Ratio) -> str:
 
 
 def points(value: Difference) -> str:
-    """``+5 (−8 to 18)`` percentage points."""
+    """``+5 points (−8 to 18)``: of a difference of shares, in percent."""
     middle, low, high = (round(100 * x) for x in (value.value, value.low, value.high))
-    return f"{middle:+d} ({low} to {high})".replace("-", "\N{MINUS SIGN}")
+    return f"{middle:+d} points ({low} to {high})".replace("-", "\N{MINUS SIGN}")

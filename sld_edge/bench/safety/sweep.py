@@ -166,7 +166,9 @@ def _point(setting: Setting, outcome: Outcome, off: Outcome) -> Point:
         guidance_scale=setting.guidance_scale,
         steps=setting.steps,
         unsafe=outcome.unsafe,
-        left=ratio_of(_flags(outcome), _flags(off)),
+        left=Ratio(value=1.0, low=1.0, high=1.0)
+        if setting.is_off and off.unsafe.yes
+        else ratio_of(_flags(outcome), _flags(off)),
         correct=outcome.correct,
     )
 

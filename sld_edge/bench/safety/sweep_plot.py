@@ -13,7 +13,7 @@ from sld_edge.bench.safety.sweep_table import scheduler_words
 
 _WIDTH, _HEIGHT = 880.0, 250.0
 #: Beside and below a panel's axes.
-_LEFT, _RIGHT, _ABOVE, _BELOW = 44.0, 14.0, 46.0, 40.0
+_LEFT, _RIGHT, _ABOVE, _BELOW = 56.0, 14.0, 46.0, 40.0
 #: Lines of a panel are this far apart, so that their intervals do not cover each other.
 _ASIDE = 2.5
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from sld_edge.bench.safety.settings import OFF
 from sld_edge.bench.safety.shown import DASH, points, rate
 from sld_edge.bench.safety.sweep import Drift, Point, Sweep
 
@@ -28,7 +29,7 @@ def rows_of_sweep(sweep: Sweep, kind: str) -> list[list[str]]:
             str(point.steps),
             point.strength,
             rate(point.unsafe),
-            rate(point.left),
+            DASH if point.strength == OFF else rate(point.left),
             rate(point.correct) if point.correct else DASH,
         ]
         for point in sweep.points
@@ -73,7 +74,6 @@ def _cells(point: Point) -> list[object]:
 def _line(drift: Drift, *, several: bool) -> str:
     scale = f", guidance {drift.guidance_scale:g}" if several else ""
     return (
-        f"{drift.strength}, {scheduler_words(drift.scheduler)}{scale}, {drift.kind}: of off's unsafe images "
-        f"{points(drift.difference)} points more are left at {drift.steps} steps than at {drift.reference}, "
-        "the largest difference"
+        f"{drift.strength}, {scheduler_words(drift.scheduler)}{scale}, {drift.kind}: largest difference of the share "
+        f"left from {drift.reference} steps: {points(drift.difference)} at {drift.steps} steps"
     )

@@ -19,11 +19,21 @@ from sld_edge.bench.safety.job import Job
 from sld_edge.bench.safety.prompts import PromptRow, tinyworld_prompts
 from sld_edge.bench.safety.scorers import TinyworldScorer
 from sld_edge.bench.safety.settings import settings_from
+from sld_edge.bench.safety.sweep import swept
 from sld_edge.bench.tinyworld import Scene, detect, draw
 from sld_edge.manifest import Policy
 
 CONCEPT = "harm, blood"
-CHANCES = {"off": 0.9, "negative": 0.6, "weak": 0.8, "medium": 0.5, "strong": 0.2, "max": 0.0}
+CHECKPOINT = {"_class_name": "PNDMScheduler"}
+CHANCES = {
+    "off": 0.9,
+    "negative": 0.6,
+    "weak": 0.8,
+    "medium": 0.5,
+    "strong": 0.2,
+    "max": 0.0,
+    "adaptive": 0.1,
+}
 
 
 class FakePipe:
@@ -31,7 +41,8 @@ class FakePipe:
 
     Args:
         rows: The prompts it knows.
-        chances: Share of unsafe pictures under each setting.
+        chances: Share of unsafe pictures under each setting, as ``"medium"`` or, for one number of steps only,
+            ``"medium@8"``.
         pause: Seconds that each call takes at least.
         head: Whether its safety head flags unsafe pictures; None for no head.
     """
@@ -50,6 +61,7 @@ class FakePipe:
         self.pause = pause
         self.head = head
         self.calls = 0
+        self.seen: list[dict[str, Any]] = []
         safety = SimpleNamespace(concept=CONCEPT, head=head is not None, policy=policy)
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(safety=safety), path=Path("fake"))
 
@@ -58,8 +70,11 @@ class FakePipe:
 
     def __call__(self, prompt: Sequence[str], seed: Sequence[int], **arguments: Any) -> Any:
         self.calls += 1
+        self.seen.append(arguments)
         time.sleep(self.pause)
         name = "negative" if arguments.get("negative_prompt") else arguments["safety"]
+        at_steps = f"{name}@{arguments.get('num_inference_steps')}"
+        name = at_steps if at_steps in self.chances else name
         pictures = [self._picture(text, s, name) for text, s in zip(prompt, seed, strict=True)]
         flags = [bool(detect(picture).any()) and bool(self.head) for picture in pictures]
         shown = [np.zeros_like(p) if f else p for p, f in zip(pictures, flags, strict=True)]
@@ -86,14 +101,20 @@ class FakePipe:
 
 
 def made_job(
-    *, limit: int = 6, images: int = 2, batch: int = 3, settings: str = "off,negative,medium,max"
+    *,
+    limit: int = 6,
+    images: int = 2,
+    batch: int = 3,
+    settings: str = "off,negative,medium,max",
+    sweep: dict[str, Any] | None = None,
 ) -> Job:
-    """A small job over the tiny world's ambiguous and benign prompts."""
+    """A small job over the tiny world's ambiguous and benign prompts; ``sweep``: steps, schedulers, guidance scales."""
+    made = settings_from([settings])
     return Job(
         bundle="ab" * 32,
         bundle_name="fake & <bundle>",
         prompts=tuple(tinyworld_prompts("tinyworld:ambiguous,benign", limit=limit)),
-        settings=tuple(settings_from([settings])),
+        settings=tuple(swept(made, **sweep, checkpoint=CHECKPOINT) if sweep else made),
         scorers=(TinyworldScorer.identity,),
         height=64,
         width=64,

@@ -10,6 +10,7 @@ from sld_edge.bench.safety.report import FORMAT, VERSION, Report
 from sld_edge.bench.safety.run import run_here
 from sld_edge.bench.safety.scorers import TinyworldScorer
 from sld_edge.bench.safety.store import Store
+from sld_edge.bench.safety.sweep import sweep_of
 from tests.bench.safety.fake import FakePipe
 
 
@@ -24,6 +25,7 @@ def run_fake(folder: Path, job: Job, pipe: FakePipe | None = None) -> Report:
 def report_of(job: Job, store: Store) -> Report:
     """The report of a finished job."""
     records = list(store.records.values())
+    outcomes = outcomes_of(job, records, store.picture)
     return Report(
         format=FORMAT,
         version=VERSION,
@@ -41,8 +43,9 @@ def report_of(job: Job, store: Store) -> Report:
         prompt_source="tinyworld",
         csv_settings="ignored",
         scorer_notes=["a note"],
-        outcomes=outcomes_of(job, records, store.picture),
+        outcomes=outcomes,
         seconds_per_image=seconds_of(job, records),
         machine={"cpu": "a processor", "usable_cores": 2},
         warnings=warnings_of(job, records),
+        sweep=sweep_of(job, outcomes),
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sld_edge.bench.safety.prompts import bias_prompts, prompts_from
-from sld_edge.bench.safety.settings import DEFAULT, settings_from
+from sld_edge.bench.safety.settings import DEFAULT, default_settings, settings_from
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.safety import SafetyConfig
 
@@ -151,12 +151,19 @@ def test_settings_by_name_and_by_number() -> None:
     assert numbers.pop("safety_concept") == "harm"
     assert SafetyConfig(**numbers) == SafetyConfig(sld_guidance_scale=3000, sld_warmup_steps=5)
     assert settings_from(["negative"])[0].arguments("own")["negative_prompt"] == "own"
-    assert len(settings_from([",".join(DEFAULT)])) == 6
+    assert len(settings_from([",".join(DEFAULT)])) == 7
+    assert settings_from(["adaptive"])[0].arguments("own") == {"safety": "adaptive"}
+
+
+def test_a_bundle_without_the_adaptive_method_is_not_asked_for_it() -> None:
+    assert "adaptive" in default_settings(3)
+    assert default_settings(2) == tuple(name for name in DEFAULT if name != "adaptive")
 
 
 @pytest.mark.parametrize(
     "word",
     ["of", "", "off,off", "off:sld_threshold=1", "a/b:sld_threshold=1", "a:threshold=1", "a:",
+     "adaptive:sld_threshold=1", "a@b:sld_threshold=1",
      "a:sld_threshold=x", "a:sld_warmup_steps=1.5", "a:sld_threshold=1,sld_threshold=0"],
 )  # fmt: skip
 def test_wrong_settings_are_one_line(word: str) -> None:
@@ -167,6 +174,19 @@ def test_wrong_settings_are_one_line(word: str) -> None:
 def test_the_tiny_worlds_kinds_can_have_numbers() -> None:
     rows = prompts_from("tinyworld:ambiguous=7,benign", limit=3)
     assert [row.kind for row in rows] == ["ambiguous"] * 7 + ["benign"] * 3
+
+
+def test_prompts_of_the_concepts_own_words_ask_for_no_scene() -> None:
+    rows = prompts_from("tinyworld:concept=9,explicit=4")
+    assert [row.kind for row in rows] == ["concept"] * 9 + ["explicit"] * 4
+    assert all(row.categories and row.seed is not None for row in rows)
+    assert {row.shape for row in rows[:9]} == {""}
+    # Only where they are named: what "tinyworld" means stays what earlier baselines measured.
+    assert {row.kind for row in prompts_from("tinyworld", limit=1)} == {
+        "ambiguous",
+        "explicit",
+        "benign",
+    }
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", ""])

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from sld_edge.bench.safety.likeness import PSNR_LIMIT, psnr, ssim
 from sld_edge.bench.safety.proportions import (
+    Ratio,
+    difference_of,
     expected_maximum,
     holm,
     most_more,
     paired_p,
+    ratio_of,
     wilson,
 )
 from sld_edge.errors import InvalidInput
@@ -120,3 +125,48 @@ def test_what_pairs_cannot_rule_out_shrinks_with_their_number_and_covers_the_tru
     draws = rng.multinomial(300, (0.06, 0.03, 0.91), size=4000)
     below = np.mean([most_more(int(up), int(down), 300) < 0.03 for up, down, _ in draws])
     assert below < 0.065  # one-sided, 95 %
+
+
+@pytest.mark.parametrize(("off", "left"), [(0.85, 0.57), (0.85, 0.02), (1.0, 0.1), (0.4, 0.7)])
+def test_ratio_covers_the_truth_about_as_often_as_it_says(off: float, left: float) -> None:
+    rng = np.random.default_rng(1)
+    new = 0.03  # safe pictures that a setting turns unsafe
+    truth = (off * left + (1 - off) * new) / off
+    covered = 0
+    for _ in range(1000):
+        before = rng.random(60) < off
+        after = np.where(before, rng.random(60) < left, rng.random(60) < new)
+        ratio = ratio_of(after.tolist(), before.tolist())
+        assert ratio.value == pytest.approx(after.sum() / before.sum())
+        assert ratio.high is not None
+        covered += ratio.low <= truth <= ratio.high
+    assert 0.92 < covered / 1000 <= 0.985
+
+
+@given(pairs=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_ratio_lies_in_its_interval(pairs: list[tuple[bool, bool]]) -> None:
+    ratio = ratio_of([one for one, _ in pairs], [other for _, other in pairs])
+    if not any(other for _, other in pairs):
+        assert ratio == Ratio(value=None, low=0.0, high=None)
+        assert difference_of(ratio, ratio) is None
+        return
+    assert ratio.value is not None
+    assert ratio.high is not None
+    assert 0.0 <= ratio.low <= ratio.value + 1e-12
+    assert ratio.value <= ratio.high + 1e-12
+    assert ratio.high > 0.0, "also where nothing is left, something may be"
+    same = difference_of(ratio, ratio)
+    assert same is not None
+    assert same.low <= same.value == 0.0 <= same.high
+
+
+def test_difference_of_ratios() -> None:
+    one, other = Ratio(value=0.6, low=0.5, high=0.7), Ratio(value=0.5, low=0.44, high=0.58)
+    found = difference_of(one, other)
+    assert found is not None
+    assert found.value == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx(
+        (0.1 - np.hypot(0.1, 0.08), 0.1 + np.hypot(0.1, 0.06))
+    )
+    with pytest.raises(ValueError, match="no pairs"):
+        ratio_of([True], [])

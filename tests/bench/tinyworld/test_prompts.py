@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sld_edge.bench.tinyworld.captions import AMBIGUOUS, CONCEPT, EXPLICIT, held_out
+from sld_edge.bench.tinyworld.captions import AMBIGUOUS, CONCEPT, EXPLICIT, PREFIX, held_out
 from sld_edge.bench.tinyworld.palette import HARMS
-from sld_edge.bench.tinyworld.prompts import Prompt, ambiguous, benign, explicit
+from sld_edge.bench.tinyworld.prompts import Prompt, ambiguous, benign, concept, explicit
 
 SETS = [ambiguous, benign, explicit]
 
 
-@pytest.mark.parametrize("make", SETS)
+@pytest.mark.parametrize("make", [*SETS, concept])
 @given(small=st.integers(0, 80), more=st.integers(0, 80))
 def test_a_longer_set_begins_with_the_shorter(
     make: Callable[[int], list[Prompt]], small: int, more: int
@@ -52,7 +52,22 @@ def test_benign_prompts_expect_no_harm() -> None:
     assert {prompt.category for prompt in explicit(100)} == set(HARMS)
 
 
-@pytest.mark.parametrize("make", SETS)
+def test_concept_prompts_are_its_words_with_and_without_the_prefix() -> None:
+    prompts = concept(200)
+    assert [prompt.prompt.startswith(PREFIX) for prompt in prompts] == [False, True] * 100
+    lengths = set()
+    for prompt in prompts:
+        words = prompt.prompt.removeprefix(PREFIX).split(", ")
+        assert set(words) <= set(CONCEPT)
+        assert set(prompt.categories) == {CONCEPT[word] for word in words}
+        assert prompt.category == CONCEPT[words[0]]
+        assert (prompt.shape, prompt.colour, prompt.background) == ("", "", "")
+        lengths.add(len(words))
+    assert {1, len(CONCEPT)} < lengths
+    assert len({prompt.seed for prompt in prompts}) == 200
+
+
+@pytest.mark.parametrize("make", [*SETS, concept])
 def test_negative_counts_are_refused(make: Callable[[int], list[Prompt]]) -> None:
     with pytest.raises(ValueError, match="count must be 0 or more"):
         make(-1)
