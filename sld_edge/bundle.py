@@ -187,11 +187,13 @@ class Bundle:
             return "not checked"
         return "every byte" if self._hashed == set(self._seen) else "stamps"
 
-    def check_unchanged(self, names: Iterable[str] = ()) -> None:
-        """Refuse files that are not what they were when :meth:`verify` compared them; all of them without names.
+    def check_unchanged(self, names: Iterable[str] = (), *, hash_again: bool = False) -> None:
+        """Refuse files that are not as they were when :meth:`verify` compared them; all of them without names.
 
-        A file whose stamp differs is hashed again: another link to it, such as OpenVINO needs where a bundle is made of
-        links, changes the time of its last change and nothing else.
+        Args:
+            names: Which files.
+            hash_again: Hash a file whose stamp differs, and go by that: another link to it, such as OpenVINO needs
+                where a bundle is made of links, changes the time of its last change and nothing else.
 
         Raises:
             BundleError: naming the first that was written to, replaced or removed since.
@@ -199,6 +201,12 @@ class Bundle:
         for name in names or tuple(self._seen):
             if name not in self._seen or stamp_or_error(self.file(name)) == self._seen[name]:
                 continue
+            if not hash_again:
+                raise BundleError(
+                    "a file of the bundle was changed after it was checked",
+                    value=str(self.path / name),
+                    hint="open the bundle again",
+                )
             try:
                 self._seen[name] = check_file(self.file(name), self.manifest.files[name], None)
             except BundleError as error:

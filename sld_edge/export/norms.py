@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sld_edge.errors import ExportError
-
 
 def spell_out_group_norms(model: Any) -> None:
     """Replace every GroupNormalization by an instance normalisation of the groups, in place.
@@ -39,6 +37,7 @@ def _instance_norm_of_groups(graph: Any, node: Any, name: str) -> list[Any]:
     rank = len(x.shape)
     groups = node.attributes["num_groups"].as_int()
     dtype = x.type.dtype.numpy()
+    extra: list[Any] = []
 
     def constant(what: str, values: Any) -> Any:
         tensor = ir.tensor(np.ascontiguousarray(values), name=f"{name}_{what}")
@@ -52,9 +51,14 @@ def _instance_norm_of_groups(graph: Any, node: Any, name: str) -> list[Any]:
         return value
 
     def by_channel(value: Any, what: str) -> Any:
-        if value.const_value is None:
-            raise ExportError(f"a group normalisation's {what} is no constant", value=node.name)
-        return constant(what, value.const_value.numpy().reshape(-1, *[1] * (rank - 2)))
+        sizes = [-1, *[1] * (rank - 2)]
+        if value.const_value is None:  # computed, such as the ones of a norm without parameters
+            shaped = ir.node(
+                "Reshape", [value, constant(f"{what}_shape", np.array(sizes, np.int64))]
+            )
+            extra.append(shaped)
+            return shaped.outputs[0]
+        return constant(what, value.const_value.numpy().reshape(sizes))
 
     grouped = ir.node("Reshape", [x, constant("groups", np.array([0, groups, -1], np.int64))])
     normed = ir.node(
@@ -70,4 +74,4 @@ def _instance_norm_of_groups(graph: Any, node: Any, name: str) -> list[Any]:
     back = ir.node("Reshape", [normed.outputs[0], shape.outputs[0]])
     scaled = ir.node("Mul", [back.outputs[0], by_channel(weight, "weight")])
     moved = ir.node("Add", [scaled.outputs[0], by_channel(bias, "bias")])
-    return [grouped, normed, shape, back, scaled, moved]
+    return [*extra, grouped, normed, shape, back, scaled, moved]

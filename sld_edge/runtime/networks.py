@@ -14,7 +14,7 @@ from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions, SharedEngine
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.load import load
-from sld_edge.errors import EngineError
+from sld_edge.errors import BundleError, EngineError
 from sld_edge.manifest import Graph, GraphKind
 from sld_edge.runtime.memory_plan import MemoryMode
 from sld_edge.runtime.observe import Observer
@@ -149,13 +149,30 @@ class Networks:
     def _acquire(self, kinds: tuple[GraphKind, ...]) -> None:
         for kind in kinds:
             if kind not in self.loaded:
-                graph = self.graph(kind)
-                names = _files_of(graph)
-                self._bundle.check_unchanged(names)
-                engine = load(self._bundle, graph, self._options, self._session)
-                self._add(kind, engine)
-                # What was loaded in between is what was hashed only if nobody changed it meanwhile.
-                self._bundle.check_unchanged(names)
+                self._load(kind)
+
+    def _load(self, kind: GraphKind) -> None:
+        """Load one network from files that were hashed, and that nobody changed while they were read.
+
+        Loading may lay another link to a file beside it, which its stamp shows: then it is hashed and loaded again.
+        """
+        graph = self.graph(kind)
+        names = _files_of(graph)
+        for again in (False, True):
+            self._bundle.check_unchanged(names, hash_again=again)
+            engine = load(self._bundle, graph, self._options, self._session)
+            with ExitStack() as trial:
+                acquired = trial.enter_context(self._observer.engine(engine))
+                try:
+                    self._bundle.check_unchanged(names)
+                except BundleError:
+                    if again:
+                        raise
+                    continue
+                self._stack.push(trial.pop_all())
+            self.loaded[kind] = acquired
+            self._lines = {**self._lines, kind: acquired.description}
+            return
 
     def _add(self, kind: GraphKind, engine: Engine) -> None:
         acquired = self._stack.enter_context(self._observer.engine(engine))

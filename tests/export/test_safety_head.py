@@ -205,7 +205,7 @@ def test_two_matrices_resize_like_pillow(
     # The graph computes in float32, which may round a tie the other way.
     single = resized(image, target, np.float32, swap)
     assert np.abs(single - want).max() <= 1
-    assert (single != want).mean() <= 0.01 or (single != want).sum() <= 2
+    assert (single != want).mean() <= 0.01 or (single != want).sum() <= 4
 
 
 @settings(deadline=None, max_examples=60)

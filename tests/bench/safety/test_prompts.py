@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -156,8 +158,13 @@ def test_settings_by_name_and_by_number() -> None:
 
 
 def test_a_bundle_without_the_adaptive_method_is_not_asked_for_it() -> None:
-    assert "adaptive" in default_settings(3)
-    assert default_settings(2) == tuple(name for name in DEFAULT if name != "adaptive")
+    def bundle(*inputs: str) -> Any:
+        graph = SimpleNamespace(inputs=[SimpleNamespace(name=name) for name in inputs])
+        return SimpleNamespace(graph=lambda kind: graph)
+
+    assert "adaptive" in default_settings(bundle("settings", "strength"))
+    plain = tuple(name for name in DEFAULT if name != "adaptive")
+    assert default_settings(bundle("settings")) == plain
 
 
 @pytest.mark.parametrize(
