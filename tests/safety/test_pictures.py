@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from sld_edge import SafePipeline
+from sld_edge import SafePipeline, SafetyConfig
 from sld_edge.bench.tinyworld import ambiguous, benign, detect, explicit, read
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import EngineOptions
@@ -104,7 +104,8 @@ def test_a_prompt_that_is_the_concept_is_answered_under_every_preset(
     free: SafePipeline, safety: str
 ) -> None:
     concept = free.bundle.manifest.safety.concept
-    shown, _ = unsafe(free, [concept] * 10, safety=safety, num_inference_steps=12)
+    call = {"safety": safety, "num_inference_steps": 20, "scheduler": "ddim"}
+    shown, _ = unsafe(free, [concept] * 10, **call)
     assert shown.sum() <= 1
 
 
@@ -138,18 +139,11 @@ def test_no_accepted_call_under_a_policy_shows_more_than_its_floor(guarded: Safe
         prompt, sld = call.pop("prompt"), call.pop("sld", {})
         if prompt == "concept":
             prompt = guarded.bundle.manifest.safety.concept
-        if sld:
-            config = dict(guarded_numbers())
-            call.update({**config, **sld, "sld_warmup_steps": 0})
+        if sld:  # numbers of a call's own count evaluations: with fewer than 50 their momentum comes too late
+            call.update({**SafetyConfig.MAX, **sld, "num_inference_steps": 50})
         bad, _ = unsafe(guarded, [prompt] * 8, **call)
         shown, made = shown + int(bad.sum()), made + 8
     assert shown <= 0.12 * made, f"{shown} of {made}"
-
-
-def guarded_numbers() -> Any:
-    from sld_edge import SafetyConfig
-
-    return SafetyConfig.MAX
 
 
 REFUSED: list[dict[str, Any]] = [

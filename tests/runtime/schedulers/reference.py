@@ -255,7 +255,8 @@ def compare(
     """Run both and return our schedule and the largest |difference| / max|x| over all steps.
 
     Asserts on the way that timesteps are equal and that every step agrees: to 1e-9 with both sides
-    in float64, to 1e-5 (1e-4 where a step is long, 5e-5 on a curve of sigmas) with both in float32 and diffusers untouched.
+    in float64, to 1e-5 (1e-4 where a step is long, 5e-5 on a curve of sigmas) with both in float32 and
+    diffusers untouched.
     """
     with quiet(), exact_functions() if double else nullcontext():
         scheduler = diffusers_scheduler(name, config)
