@@ -18,7 +18,13 @@ from sld_edge.runtime.policy import HarmfulWords, check_policy, harmful_words, h
 from sld_edge.runtime.request import Request, request_from_call
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig, resolve_guard
 from sld_edge.runtime.schedulers import Schedule, build_schedule
-from sld_edge.runtime.steering import Steering, reference_schedule, steer, steering_off
+from sld_edge.runtime.steering import (
+    REFERENCE_STEPS,
+    Steering,
+    reference_schedule,
+    steer,
+    steering_off,
+)
 from sld_edge.runtime.tokenize import Tokenizer
 
 
@@ -137,15 +143,19 @@ def prepare_call(
             "this bundle was made before the adaptive method, its graphs do not know it",
             hint="export the checkpoint again",
         )
-    reference = reference_schedule(scheduler, solver)
-    steering, notes = _steered(schedule, reference, guard, manifest.safety, request)
+    own_levels = timesteps is not None or sigmas is not None
+    reference = None
+    if guard.config is not None:
+        is_reference = schedule.steps == REFERENCE_STEPS and not own_levels
+        reference = schedule if is_reference else reference_schedule(scheduler, solver)
+    steering, notes = _steered(schedule, reference, guard, request)
     check_policy(
         manifest.safety,
         guard,
         steering,
         _floor(schedule, reference, manifest.safety, request),
         scheduler=schedule.name,
-        own_levels=timesteps is not None or sigmas is not None,
+        own_levels=own_levels,
         guidance_scale=request.guidance_scale,
         negative_prompts=request.negative_prompts,
     )
@@ -175,7 +185,6 @@ def _steered(
     schedule: Schedule,
     reference: Schedule | None,
     guard: Guard,
-    bundle: Safety,
     request: Request,
 ) -> tuple[Steering, tuple[str, ...]]:
     """The run's steering, and a note where it is weaker than the weakest preset's."""
@@ -190,7 +199,7 @@ def _steered(
         method=guard.method,
         counted=guard.counted,
     )
-    if guard.method == "adaptive":
+    if guard.method == "adaptive" or (guard.preset is not None and not guard.counted):
         return steering, ()
     notes = []
     nearest = _nearest_preset(guard.config)

@@ -131,7 +131,8 @@ class Networks:
                 if not isinstance(engine, SharedEngine):
                     line = self._lines.get(kind, "")
                     raise EngineError(f"the engine of {kind} cannot be shared ({line})")
-                other._add(kind, engine.sibling())
+                sibling = other._observer.engine(engine.sibling())
+                other._keep(kind, other._stack.enter_context(sibling))
         except BaseException:
             other.release()
             raise
@@ -169,13 +170,11 @@ class Networks:
                     if again:
                         raise
                     continue
-                self._stack.push(trial.pop_all())
-            self.loaded[kind] = acquired
-            self._lines = {**self._lines, kind: acquired.description}
+                self._stack.enter_context(trial.pop_all())
+            self._keep(kind, acquired)
             return
 
-    def _add(self, kind: GraphKind, engine: Engine) -> None:
-        acquired = self._stack.enter_context(self._observer.engine(engine))
+    def _keep(self, kind: GraphKind, acquired: Engine) -> None:
         self.loaded[kind] = acquired
         self._lines = {**self._lines, kind: acquired.description}
 

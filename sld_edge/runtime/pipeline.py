@@ -176,6 +176,7 @@ class SafePipeline(CallDefaults):
         other = SafePipeline(self.bundle, self.options)
         self._networks.share_with(other._networks)
         other._progress = self._progress
+        other._concept, other._scheduler = self._concept, self._scheduler
         return other
 
     def memory_plan(self, **setting: Any) -> MemoryPlan:

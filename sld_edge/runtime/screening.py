@@ -40,12 +40,11 @@ def screened(
         return replace(call, notes=tuple(notes))
     ids = call.ids.copy()
     whole = tokenizer.encode_concept(safety.concept)[0]
-    harms = [tokenizer.encode_concept(harm.text)[0] for harm in screen.harms]
     removed: list[tuple[str, ...]] = []
     for sample in range(ids.shape[1]):
         found = screen.screen(ids[_PROMPT, sample], encode)
         if call.by_words:
-            ids[_CONCEPT, sample] = harms[found.nearest]
+            ids[_CONCEPT, sample] = screen.harm_ids[found.nearest]
         answered = _is_answered(call, found)
         removed.append(found.removed if answered else ())
         if not answered:

@@ -136,14 +136,15 @@ def steer(
         InvalidInput: the warm-up ends after the run, so that safety would never act.
     """
     times = schedule.timesteps
-    place = _places(times, reference)
+    levels = _levels(times, reference)
+    place = _places(times, levels)
     span = np.diff(place)
     if counted:
         span = np.full(len(times), 1.0)
         acting = (np.arange(len(times)) >= config.sld_warmup_steps).astype(np.float64)
     else:
         acting = _acting(
-            times, place, reference, config.sld_warmup_steps, renoises=is_few_step(schedule.name)
+            times, place, levels, config.sld_warmup_steps, renoises=is_few_step(schedule.name)
         )
     if method == "adaptive":
         acting = np.ones(len(times))
@@ -201,24 +202,26 @@ def _levels(times: Floats, reference: Schedule | None) -> Floats:
     return np.asarray(times[0] * (1.0 - np.arange(REFERENCE_STEPS) / REFERENCE_STEPS))
 
 
-def _places(times: Floats, reference: Schedule | None) -> Floats:
+def _place_of(times: Floats, levels: Floats) -> Floats:
+    """Where levels lie among the reference run's distinct ones, counted from its first."""
+    known = np.unique(-levels)
+    return np.interp(-times, known, np.arange(len(known), dtype=np.float64))
+
+
+def _places(times: Floats, levels: Floats) -> Floats:
     """Where each evaluation begins and the last one ends ``[N + 1]``, in evaluations of the reference run.
 
     Evaluations at the same level (PNDM's second, Heun's) share what lies before the next level.
     """
-    levels = _levels(times, reference)
-    if len(levels) == len(times) and np.array_equal(levels, times):
+    if np.array_equal(levels, times):
         return np.arange(len(times) + 1, dtype=np.float64)
-    known = np.unique(-levels)
     own, which, counts = np.unique(-times, return_inverse=True, return_counts=True)
-    begins = np.append(np.interp(own, known, np.arange(len(known), dtype=np.float64)), len(known))
+    begins = np.append(_place_of(-own, levels), len(np.unique(levels)))
     gaps = np.diff(begins) / counts
     return np.concatenate([begins[:1], begins[0] + np.cumsum(gaps[which])])
 
 
-def _acting(
-    times: Floats, place: Floats, reference: Schedule | None, delta: int, *, renoises: bool
-) -> Floats:
+def _acting(times: Floats, place: Floats, levels: Floats, delta: int, *, renoises: bool) -> Floats:
     """Share of each evaluation's step that lies at or below the level at which the warm-up of δ ends.
 
     A solver holds what it computed at a step's noisier end, where steering does most, over the whole step: with ``r``
@@ -227,14 +230,12 @@ def _acting(
     what counts is where the step ends. Chosen by measurement, see docs/safety.md. Every evaluation at or below the
     level acts, by more than a half.
     """
-    levels = _levels(times, reference)
     if delta == 0 or delta >= len(levels):
         return np.full(len(times), float(delta == 0))
-    if len(levels) == len(times) and np.array_equal(levels, times):
+    if np.array_equal(levels, times):
         return (np.arange(len(times)) >= delta).astype(np.float64)
     end = levels[delta]
-    known = np.unique(-levels)
-    begins = float(np.interp(-end, known, np.arange(len(known), dtype=np.float64)))
+    begins = float(_place_of(end, levels))
     span = np.maximum(np.diff(place), _TINY)
     early = np.maximum(span - 1.0, 0.0) / (-2.0 if renoises else 2.0)
     share = np.clip((place[1:] - begins - early) / span, 0.0, 1.0)

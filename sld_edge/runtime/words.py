@@ -87,6 +87,8 @@ class WordScreen:
         self._threshold = words.threshold
         self._mean, self._directions = _read_directions(bundle, words.file, len(harms))
         neutral = _neutral_words(tokenizer, harms)
+        #: Token ids ``[T]`` of every harm's text.
+        self.harm_ids = [tokenizer.encode_concept(harm.text)[0] for harm in harms]
         self._neutral = tokenizer.encode(neutral, what="prompt").ids[:, 1]
 
     def scores(self, ids: Ids, encode: Encode) -> Floats:

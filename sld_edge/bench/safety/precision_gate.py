@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import msgspec
 
-from sld_edge.bench.safety.gate import compare_reports
+from sld_edge.bench.safety.gate import check_same_question, compare_reports
 from sld_edge.bench.safety.proportions import most_more
 from sld_edge.bench.safety.report import Report
 from sld_edge.bundle import (
@@ -22,12 +21,17 @@ from sld_edge.bundle import (
 )
 from sld_edge.errors import ImageFileError, InvalidInput
 from sld_edge.export.card import card_from_manifest
+from sld_edge.export.target import check_target, claimed
 from sld_edge.manifest import (
     VERSION,
     Gate,
     LowPrecision,
+    Manifest,
+    Policy,
+    Safety,
     json_from_manifest,
 )
+from sld_edge.signing import SIGNATURE_NAME
 
 #: Prompts under which fewer pictures are unsafe in fp32, whatever the setting, cannot show that more would be seen.
 _FEWEST_UNSAFE = 10
@@ -71,10 +75,7 @@ def gates_from(full: Report, low: Report, digest: str) -> list[Gate]:
             value=f"{full.job.engine or 'auto'}, {low.job.engine or 'auto'}",
             hint="measure both on the same",
         )
-    decisions = []
-    for decision in compare_reports(low, full):
-        setting, kind = decision.name.rsplit(", ", 1)
-        decisions.append((setting, kind, decision))
+    check_same_question(low.job, full.job)
     telling = {kind for kind in full.kinds() if _most_unsafe(full, kind) >= _FEWEST_UNSAFE}
     if not telling:
         raise InvalidInput(
@@ -85,8 +86,8 @@ def gates_from(full: Report, low: Report, digest: str) -> list[Gate]:
     return [
         Gate(
             precision=precision,
-            setting=setting,
-            kind=kind,
+            setting=decision.name.rpartition(", ")[0],
+            kind=decision.name.rpartition(", ")[2],
             steps=low.job.steps,
             scheduler=low.job.scheduler,
             scorers=low.job.scorers,
@@ -99,8 +100,8 @@ def gates_from(full: Report, low: Report, digest: str) -> list[Gate]:
             most=most_more(decision.worse, decision.better, decision.new.of),
             measured=digest,
         )
-        for setting, kind, decision in decisions
-        if kind in telling
+        for decision in compare_reports(low, full)
+        if decision.name.rpartition(", ")[2] in telling
     ]
 
 
@@ -120,6 +121,7 @@ def require_same_graphs(bundle: Bundle, measured: Bundle) -> None:
     unlike = [name for name in names if ours.files.get(name) != theirs.files.get(name)]
     for what, one, other in (
         ("the concept", ours.safety.concept, theirs.safety.concept),
+        ("what is suppressed", _suppressed(ours), _suppressed(theirs)),
         ("the scheduler", ours.scheduler, theirs.scheduler),
         ("the tokenizer", ours.tokenizer, theirs.tokenizer),
         ("the network", ours.model, theirs.model),
@@ -134,6 +136,11 @@ def require_same_graphs(bundle: Bundle, measured: Bundle) -> None:
         )
 
 
+def _suppressed(manifest: Manifest) -> Safety:
+    """All that a bundle says of safety but for what its maker allows."""
+    return msgspec.structs.replace(manifest.safety, policy=Policy(), default="medium")
+
+
 def write_copy(bundle: Bundle, out: Path, gates: Sequence[Gate]) -> Bundle:
     """A copy of a bundle with these records, in place of older ones of the same precisions; renamed when complete.
 
@@ -142,34 +149,23 @@ def write_copy(bundle: Bundle, out: Path, gates: Sequence[Gate]) -> Bundle:
         BundleError: a file of the bundle is damaged.
         ImageFileError: it cannot be written.
     """
-    if out.exists():
-        raise InvalidInput(
-            "the bundle's folder exists already", value=str(out), hint="name another one"
-        )
+    out = out.absolute()
+    check_target(out, force=False, force_option="")
     bundle.verify(full=True)
     manifest = bundle.manifest
     fresh = {gate.precision for gate in gates}
     old = () if manifest.gates is msgspec.UNSET else manifest.gates
     kept = tuple(gate for gate in old if gate.precision not in fresh)
     manifest = msgspec.structs.replace(manifest, version=VERSION, gates=(*kept, *gates))
-    out = out.absolute()
-    folder = None
+    # A signature is of the manifest's very bytes: the copy must be signed again.
+    left_out = shutil.ignore_patterns(CACHE_NAME, SIGNATURE_NAME)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        shutil.copytree(
-            bundle.path, folder, ignore=shutil.ignore_patterns(CACHE_NAME), dirs_exist_ok=True
-        )
-        (folder / CARD_NAME).write_text(card_from_manifest(manifest), "utf-8")
-        files = {**manifest.files, CARD_NAME: file_from_path(folder / CARD_NAME)}
-        manifest = msgspec.structs.replace(manifest, files=files)
-        (folder / MANIFEST_NAME).write_bytes(json_from_manifest(manifest))
-        folder.chmod(0o755)
-        folder.rename(out)
-    except BaseException as error:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ImageFileError(f"cannot write {out} ({error.strerror})") from None
-        raise
+        with claimed(out, force_option="") as folder:
+            shutil.copytree(bundle.path, folder, ignore=left_out, dirs_exist_ok=True)
+            (folder / CARD_NAME).write_text(card_from_manifest(manifest), "utf-8")
+            files = {**manifest.files, CARD_NAME: file_from_path(folder / CARD_NAME)}
+            manifest = msgspec.structs.replace(manifest, files=files)
+            (folder / MANIFEST_NAME).write_bytes(json_from_manifest(manifest))
+    except OSError as error:
+        raise ImageFileError(f"cannot write {out} ({error.strerror})") from None
     return Bundle.open(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,4 @@ def pipeline_to_measure(
         measured=opened.digest,
     )
     manifest = msgspec.structs.replace(opened.manifest, gates=(assumed,))
-    return SafePipeline(
-        Bundle(path=opened.path, manifest=manifest), EngineOptions.parse(engine, **options)
-    )
+    return SafePipeline(replace(opened, manifest=manifest), EngineOptions.parse(engine, **options))

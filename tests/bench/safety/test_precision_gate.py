@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sld_edge.bundle import CARD_NAME, Bundle
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import VERSION, Policy, json_from_manifest
 from sld_edge.runtime.pipeline import SafePipeline
+from sld_edge.signing import SIGNATURE_NAME
 from tests.bench.safety.fake import CHANCES, FakePipe, made_job
 from tests.bench.safety.reports import run_fake
 
@@ -76,6 +78,17 @@ def test_the_copy_says_what_was_measured_and_the_runtime_believes_it(
     assert run(tiny_bundle, out, "--full", reports["fp32"], "--low", reports["bf16"]) == 2
     assert "exists already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_copy_is_not_signed_by_who_signed_the_original(
+    tiny_bundle: Path, reports: dict[str, Path], tmp_path: Path
+) -> None:
+    signed = tmp_path / "signed"
+    shutil.copytree(tiny_bundle, signed)
+    (signed / SIGNATURE_NAME).write_bytes(b"of other bytes")
+    out = tmp_path / "copy"
+    assert run(signed, out, "--full", reports["fp32"], "--low", reports["bf16"]) == 0
+    assert not (out / SIGNATURE_NAME).exists()
 
 
 def test_a_later_measurement_takes_the_place_of_the_earlier_one_and_others_stay(
