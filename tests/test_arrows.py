@@ -21,6 +21,7 @@ GROUND = {
     "writing",
     "manifest",
     "files",
+    "offline",
     "signing",
     "bundle",
     "shell",

@@ -103,7 +103,7 @@ pipe("a castle by a lake", num_inference_steps=2, safety="max", progress=False)
         (_EXPORT, ["--verify", "{bundle}"]),
         (_EXPORT, ["--plan", "{bundle}"]),
         (_BENCH, ["latency", "{bundle}", "--steps", "2", "--fewest", "3", "--most", "3",
-                  "--no-cold", "--json", "{out}"]),
+                  "--no-cold", "--json-file", "{out}"]),
     ],
     ids=["generate", "verify", "plan", "latency"],
 )  # fmt: skip
@@ -146,7 +146,7 @@ def test_openvino_is_imported_without_what_reports() -> None:
     pytest.importorskip("openvino")
     code = """
 import sys
-from sld_edge.engines.offline import import_openvino
+from sld_edge.offline import import_openvino
 openvino = import_openvino()
 assert openvino is import_openvino() is sys.modules["openvino"]
 reporters = [name for name in sys.modules if name.startswith("openvino_telemetry")]
@@ -159,7 +159,7 @@ def test_a_reporter_that_was_imported_before_is_there_afterwards() -> None:
     pytest.importorskip("openvino_telemetry")
     code = """
 import sys, openvino_telemetry
-from sld_edge.engines.offline import import_openvino
+from sld_edge.offline import import_openvino
 import_openvino()
 print(sys.modules["openvino_telemetry"] is openvino_telemetry)
 """

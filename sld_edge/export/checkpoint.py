@@ -17,6 +17,7 @@ from sld_edge.export.image_processor import image_processor_from
 from sld_edge.export.recognise import lying_beside, no_checkpoint
 from sld_edge.export.supported import check_text, check_unet, check_vae
 from sld_edge.manifest import Shape
+from sld_edge.offline import import_diffusers
 from sld_edge.runtime.schedulers import configured_for
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
@@ -116,15 +117,11 @@ class Checkpoint:
 
     def load_unet(self) -> Any:
         """diffusers' ``UNet2DConditionModel``."""
-        from diffusers import UNet2DConditionModel
-
-        return self._loaded("unet", UNet2DConditionModel.from_pretrained)
+        return self._loaded("unet", import_diffusers().UNet2DConditionModel.from_pretrained)
 
     def load_vae(self) -> Any:
         """diffusers' ``AutoencoderKL``."""
-        from diffusers import AutoencoderKL
-
-        return self._loaded("vae", AutoencoderKL.from_pretrained)
+        return self._loaded("vae", import_diffusers().AutoencoderKL.from_pretrained)
 
     def load_text_encoder(self) -> Any:
         """transformers' ``CLIPTextModel``."""
@@ -381,8 +378,9 @@ def quietly(component: str) -> Iterator[None]:
     """Load without progress bars and remarks; what goes wrong becomes one line."""
     import warnings
 
-    import diffusers
     import transformers
+
+    diffusers = import_diffusers()
 
     levels = diffusers.utils.logging.get_verbosity(), transformers.utils.logging.get_verbosity()
     diffusers.utils.logging.set_verbosity_error()

@@ -14,6 +14,7 @@ from sld_edge.export.architectures import ARCHITECTURES, Architecture
 from sld_edge.export.checkpoint import quietly
 from sld_edge.export.config import DEFAULT_CONCEPT
 from sld_edge.export.graphs import quiet_torch
+from sld_edge.offline import import_diffusers
 
 Size = Literal["tiny", "sd15", "sd21"]
 
@@ -104,9 +105,7 @@ def write_random_checkpoint(
 def _write_unet(
     folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, options: dict[str, Any]
 ) -> None:
-    from diffusers import UNet2DConditionModel
-
-    unet = UNet2DConditionModel(**{**architecture.unet, **options}).eval()
+    unet = import_diffusers().UNet2DConditionModel(**{**architecture.unet, **options}).eval()
     # At their initial values attention hardly changes the picture: let the text speak up.
     for name, parameter in unet.named_parameters():
         if "attn2" in name and name.endswith("weight"):
@@ -124,9 +123,7 @@ def _write_unet(
 def _write_vae(
     folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, __: dict[str, Any]
 ) -> None:
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL(**architecture.vae).eval()
+    vae = import_diffusers().AutoencoderKL(**architecture.vae).eval()
     with torch.no_grad():
         out = vae.decode(torch.randn(1, 4, 16, 16) / vae.config.scaling_factor).sample
         last = vae.decoder.conv_out

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sld_edge.errors import UnsupportedCheckpoint
+from sld_edge.offline import import_diffusers
 
 #: Options of the UNet that the exported graph follows, whatever their value.
 _FOLLOWED = {
@@ -32,9 +33,8 @@ _UP = {"CrossAttnUpBlock2D", "UpBlock2D"}
 
 def check_unet(config: Mapping[str, Any]) -> None:
     """Refuse a UNet with an option or a block that the exported graph would not follow."""
-    from diffusers import UNet2DConditionModel
-
-    defaults = inspect.signature(UNet2DConditionModel.__init__).parameters
+    network = import_diffusers().UNet2DConditionModel
+    defaults = inspect.signature(network.__init__).parameters
     for key, value in config.items():
         # Keys that diffusers' class does not have it leaves out: a trained average's decay, other libraries' notes.
         if key.startswith("_") or key in _FOLLOWED or key not in defaults:

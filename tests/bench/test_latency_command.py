@@ -30,7 +30,8 @@ def test_measures_writes_and_gates(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     before = sorted(path.name for path in tiny_bundle.parent.iterdir())
     files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "csv", "html")}
-    words = [word for kind, file in files.items() for word in (f"--{kind}", str(file))]
+    options = {"json": "--json-file", "csv": "--csv", "html": "--html"}
+    words = [word for kind, file in files.items() for word in (options[kind], str(file))]
     done = run(tiny_bundle, "--steps", "2", "--steps", "4", "--cold-starts", "1", *words)
     assert done.exit_code == 0, done.output
     for title in ("one call", "share of a call outside the networks", "cold starts", "promised"):

@@ -100,12 +100,15 @@ def test_a_call_is_refused_before_a_network_is_loaded_and_a_note_is_in_the_recor
         pipe.check("a cat")
 
 
-def test_a_precision_that_is_equal_to_everything_is_refused() -> None:
+def test_a_precision_that_is_equal_to_everything_is_the_one_that_it_spells() -> None:
     class Sly(str):
         __hash__ = str.__hash__
 
         def __eq__(self, other: object) -> bool:
             return True
 
+    options = EngineOptions(compute_precision=Sly("int8"))  # type: ignore[arg-type]
+    assert type(options.compute_precision) is str
+    assert options.compute_precision == "int8" != "fp32"
     with pytest.raises(InvalidInput, match="unknown compute precision"):
-        EngineOptions(compute_precision=Sly("int8"))  # type: ignore[arg-type]
+        EngineOptions(compute_precision=Sly("int9"))  # type: ignore[arg-type]

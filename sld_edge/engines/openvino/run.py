@@ -21,10 +21,10 @@ from sld_edge.engines.base import (
 from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.half_range import BEYOND_HALF, fits_half
 from sld_edge.engines.mapped import releasing_mapped
-from sld_edge.engines.offline import import_openvino
 from sld_edge.engines.openvino.compile import Sizes, compiled_from_recipe, sizes_to_fix
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
+from sld_edge.offline import import_openvino
 
 #: Why the text encoder, the decoder and uncalibrated bundles do not run in 8 bits.
 _NO_GRAPH = "there is no 8-bit graph of it"

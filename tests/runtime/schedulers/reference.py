@@ -255,8 +255,8 @@ def compare(
     """Run both and return our schedule and the largest |difference| / max|x| over all steps.
 
     Asserts on the way that timesteps are equal and that every step agrees: to 1e-9 with both sides
-    in float64, to 1e-5 (1e-4 where a step is long, 5e-5 on a curve of sigmas) with both in float32 and
-    diffusers untouched.
+    in float64, to 2e-5 (3e-4 where a step is long, 2e-4 on a curve of sigmas) with both in float32
+    and diffusers untouched.
     """
     with quiet(), exact_functions() if double else nullcontext():
         scheduler = diffusers_scheduler(name, config)
@@ -285,8 +285,9 @@ def compare(
     rng = np.random.default_rng(seed)
     predict = network(seed)
     dtype = np.float64 if double else np.float32
-    # A curve of sigmas is found from the other end: in float32 its last bits depend on the processor.
-    single = 1e-4 if name.startswith(LONG) else 5e-5 if name.endswith(tuple(ADDED)) else 1e-5
+    # A curve of sigmas is found from the other end: in float32 its last bits depend on the processor (the most seen
+    # on three of them: 1.2e-4), and a step of many operations adds its own. What the tables are is judged in float64.
+    single = 3e-4 if name.startswith(LONG) else 2e-4 if name.endswith(tuple(ADDED)) else 2e-5
     limit = limit or (1e-9 if double else single)
     x0 = rng.standard_normal(SHAPE) * ours.init_noise_sigma
     noises = rng.standard_normal((ours.evaluations, *SHAPE))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sld_edge.bench.compare.task import Task, Unavailable
-from sld_edge.engines.offline import import_openvino
+from sld_edge.offline import import_openvino
 
 
 class OpenVinoUnet:

@@ -12,7 +12,7 @@ import numpy as np
 from sld_edge.bench.compare.adapters import optimum_convert
 from sld_edge.bench.compare.marks import Marks, verdicts_of
 from sld_edge.bench.compare.task import Picture, Task, Unavailable
-from sld_edge.engines.offline import import_openvino
+from sld_edge.offline import import_openvino
 
 
 def build(task: Task, peer: str) -> Optimum:

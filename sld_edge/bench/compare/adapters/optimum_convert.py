@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sld_edge.engines.offline import import_openvino
+from sld_edge.offline import import_openvino
 
 _PREFIX = "text_model."
 

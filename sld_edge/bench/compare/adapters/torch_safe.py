@@ -8,6 +8,7 @@ import numpy as np
 
 from sld_edge.bench.compare.marks import Marks, verdicts_of
 from sld_edge.bench.compare.task import Picture, Task, Unavailable
+from sld_edge.offline import import_diffusers
 
 _loaded: dict[str, Any] = {}
 
@@ -67,7 +68,7 @@ class Diffusers:
 def _pipeline(task: Task, *, safe: bool, dtype: Any) -> Any:
     """A pipeline of its own over weights that are loaded once for each dtype."""
     try:
-        import diffusers
+        diffusers = import_diffusers()
     except ImportError:
         raise Unavailable("diffusers is not installed") from None
     parts = _parts(task, dtype)
@@ -82,13 +83,11 @@ def _pipeline(task: Task, *, safe: bool, dtype: Any) -> Any:
 def _parts(task: Task, dtype: Any) -> dict[str, Any]:
     key = f"{task.checkpoint} {dtype}"
     if key not in _loaded:
-        import diffusers
-
-        loaded = diffusers.StableDiffusionPipeline.from_pretrained(
+        loaded = import_diffusers().StableDiffusionPipeline.from_pretrained(
             task.checkpoint, torch_dtype=dtype, local_files_only=True, **_processor(task)
         )
         parts = dict(loaded.components)
-        parts["scheduler"] = diffusers.DDIMScheduler.from_config(parts["scheduler"].config)
+        parts["scheduler"] = import_diffusers().DDIMScheduler.from_config(parts["scheduler"].config)
         parts.pop("image_encoder", None)
         _loaded[key] = parts
     parts = dict(_loaded[key])

@@ -1,12 +1,15 @@
-"""Libraries that report to their makers are loaded with that switched off: nothing of this package opens a socket.
+"""Libraries that reach for the network when they are imported are loaded with that switched off.
 
 ONNX Runtime (1.29 and later, on Linux and macOS) has a switch, ``ORT_DISABLE_TELEMETRY``, which it reads once, when it
 is imported; ``sld_edge`` sets it when it is imported itself. OpenVINO has none but a file in the user's home: it is
-imported without its package ``openvino_telemetry``, as where that is not installed.
+imported without its package ``openvino_telemetry``, as where that is not installed. diffusers imports urllib3, which
+opens a socket to see whether IPv6 works.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import threading
 from importlib import import_module
@@ -36,6 +39,25 @@ def import_openvino() -> Any:
         finally:
             del sys.modules[_REPORTER]
             sys.modules.update(hidden)
+
+
+def import_diffusers() -> Any:
+    """The ``diffusers`` module, imported without a socket; urllib3 takes IPv6 to work wherever Python knows it.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with _lock:
+        if "urllib3" not in sys.modules:
+            known = socket.has_ipv6
+            socket.has_ipv6 = False
+            try:
+                with contextlib.suppress(ImportError):
+                    connection: Any = import_module("urllib3.util.connection")
+                    connection.HAS_IPV6 = known
+            finally:
+                socket.has_ipv6 = known
+        return import_module("diffusers")
 
 
 def _is_reporter(name: str) -> bool:
