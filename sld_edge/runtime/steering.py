@@ -35,6 +35,10 @@ REFERENCE_STEPS: Final = 50
 #: c₀ and c₁ of the adaptive method; chosen on training prompts of the tiny world, see docs/guidance.md.
 COSINES: Final = (0.3, 0.5)
 _TINY: Final = 1e-9
+#: How many of the reference's evaluations, of those beyond the first that one stands for, it begins late; and early, with
+#: the solvers below. Chosen on training prompts of the tiny world, see docs/safety.md.
+_LATE: Final = 0.5
+_EARLY_OF_FEW_STEP: Final = 0.75
 #: Solvers that go to the picture at every evaluation and add noise again, made for few of them.
 _FEW_STEP: Final = frozenset({"lcm", "tcd"})
 
@@ -237,8 +241,8 @@ def _acting(times: Floats, place: Floats, levels: Floats, delta: int, *, renoise
     end = levels[delta]
     begins = float(_place_of(end, levels))
     span = np.maximum(np.diff(place), _TINY)
-    early = np.maximum(span - 1.0, 0.0) / (-2.0 if renoises else 2.0)
-    share = np.clip((place[1:] - begins - early) / span, 0.0, 1.0)
+    late = np.maximum(span - 1.0, 0.0) * (-_EARLY_OF_FEW_STEP if renoises else _LATE)
+    share = np.clip((place[1:] - begins - late) / span, 0.0, 1.0)
     share = np.where(share > 1.0 - _TINY, 1.0, np.where(share < _TINY, 0.0, share))
     return np.where((times <= end) & (share < 0.5), 1.0, share)
 
