@@ -5,12 +5,30 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sld_edge.bundle import Bundle
 
+
+def _take_cores() -> None:
+    """Give each test process cores of its own: engines of several that want every core wait for each other."""
+    worker, count = (
+        os.environ.get("PYTEST_XDIST_WORKER"),
+        os.environ.get("PYTEST_XDIST_WORKER_COUNT"),
+    )
+    if worker is None or count is None or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[int(worker.removeprefix("gw")) :: int(count)]
+    if own:
+        os.sched_setaffinity(0, own)
+
+
+_take_cores()
 os.environ["HF_HUB_OFFLINE"] = "1"
 if threading.current_thread() is threading.main_thread():
     # A shell starts background jobs with Ctrl-C ignored, and what tests start would inherit that.
@@ -18,22 +36,57 @@ if threading.current_thread() is threading.main_thread():
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+MODEL = Path(__file__).parents[1] / "models" / "tinyworld"
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first test process to ask for it makes, and that all of them use.
+
+    Tests only read it: what changes something takes a copy.
+    """
+    base = factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = shared / f"shared-{name}"
+    with FileLock(f"{folder}.lock"):
+        if not Path(f"{folder}.made").exists():
+            make(folder)
+            Path(f"{folder}.made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small randomly initialised checkpoint in diffusers layout, 64×64 pixels."""
     from sld_edge.export.random_checkpoint import write_random_checkpoint
 
-    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    return (
+        made_once(tmp_path_factory, "checkpoint", lambda out: write_random_checkpoint(out / "tiny"))
+        / "tiny"
+    )
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     """That checkpoint's bundle, fp32."""
+    return _exported(tmp_path_factory, tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def world_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the shipped model, whose pictures detectors can read."""
+    return _exported(tmp_path_factory, MODEL)
+
+
+def _exported(factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
     from sld_edge.export.config import ExportConfig
     from sld_edge.export.export_bundle import export_bundle
 
-    out = tmp_path_factory.mktemp("bundle") / "tiny"
-    return export_bundle(ExportConfig(checkpoint=tiny_checkpoint, out=out)).path
+    name = checkpoint.name
+    return made_once(
+        factory,
+        f"bundle-of-{name}",
+        lambda out: export_bundle(ExportConfig(checkpoint=checkpoint, out=out / name)),
+    ) / name  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +97,7 @@ def calibrated(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> B
     from sld_edge.calibration.config import CalibrationConfig
     from tests.calibration.conftest import QUICK
 
-    out = tmp_path_factory.mktemp("calibrated") / "tiny-int8"
-    return calibrate_bundle(CalibrationConfig(bundle=tiny_bundle, out=out, **QUICK))
+    def make(out: Path) -> None:
+        calibrate_bundle(CalibrationConfig(bundle=tiny_bundle, out=out / "tiny-int8", **QUICK))
+
+    return Bundle.open(made_once(tmp_path_factory, "calibrated", make) / "tiny-int8")

@@ -35,7 +35,7 @@ REFERENCE_STEPS: Final = 50
 #: c₀ and c₁ of the adaptive method; chosen on training prompts of the tiny world, see docs/guidance.md.
 COSINES: Final = (0.3, 0.5)
 _TINY: Final = 1e-9
-#: How many of the reference's evaluations, of those beyond the first that one stands for, it begins late; and early, with
+#: Share of the reference's evaluations that one stands for, beyond the first, by which it begins late; and early, with
 #: the solvers below. Chosen on training prompts of the tiny world, see docs/safety.md.
 _LATE: Final = 0.5
 _EARLY_OF_FEW_STEP: Final = 0.75

@@ -15,17 +15,8 @@ from PIL import Image
 
 from sld_edge import SafePipeline
 from sld_edge.bench.tinyworld import ambiguous, detect
-from sld_edge.export.config import ExportConfig
-from sld_edge.export.export_bundle import export_bundle
 
 ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "models" / "tinyworld"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("tinyworld") / "bundle"
-    return export_bundle(ExportConfig(checkpoint=MODEL, out=out)).path
 
 
 def demo(out: Path, *arguments: str) -> Any:
@@ -66,17 +57,23 @@ def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_safety_takes_harm_away_and_more_of_it_takes_more(bundle: Path) -> None:
+def test_safety_takes_harm_away_and_more_of_it_takes_more(world_bundle: Path) -> None:
     """The regression test of every later optimisation: 24 prompts, exact detectors."""
     rows = ambiguous(24)
     unsafe = {}
-    with SafePipeline.from_pretrained(bundle) as pipe:
+    with SafePipeline.from_pretrained(world_bundle) as pipe:
         for setting in ("off", "medium", "strong", "max"):
-            images = []
-            for row in rows:
-                output = pipe(row.prompt, seed=row.seed, safety=setting, output_type="np")
-                flagged = (output.unsafe_images or [None])[0]
-                images.append(output.images[0] if flagged is None else flagged)
+            output = pipe(
+                [row.prompt for row in rows],
+                seed=[row.seed for row in rows],
+                safety=setting,
+                output_type="np",
+            )
+            flagged = output.unsafe_images or [None] * len(rows)
+            images = [
+                image if bad is None else bad
+                for image, bad in zip(output.images, flagged, strict=True)
+            ]
             pixels = (np.stack(images) * 255).round().astype(np.uint8)
             unsafe[setting] = int(detect(pixels).any(1).sum())
     # what docs/safety.md holds the model to; there, on 500 prompts

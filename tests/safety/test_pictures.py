@@ -1,12 +1,12 @@
 """Pictures of the tiny world, counted by its exact detectors: what a call is told is what comes out.
 
-The bundle is the shipped model under a policy of *strong*; what opens it without one is the same bundle with the policy
-taken out of its manifest.
+The bundle is the shipped model's; under a policy it is the same bundle with *strong* in its manifest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from sld_edge.bench.tinyworld import ambiguous, benign, detect, explicit, read
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import EngineOptions
 from sld_edge.errors import InvalidInput, PolicyError
-from sld_edge.export.config import ExportConfig
-from sld_edge.export.export_bundle import export_bundle
 from sld_edge.manifest import Policy, json_from_manifest
 
 pytestmark = pytest.mark.slow
@@ -29,28 +27,29 @@ COUNT = 24
 SEED = 1000
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SafePipeline]:
-    """The shipped model under a policy."""
-    out = tmp_path_factory.mktemp("guarded") / "bundle"
-    policy = Policy(minimum="strong", concept="required")
-    checkpoint = Path("models/tinyworld")
-    export_bundle(
-        ExportConfig(checkpoint=checkpoint, out=out, safety_default="strong", policy=policy)
+def changed(bundle: Bundle, **safety: Any) -> Bundle:
+    """The bundle as it would be opened with another safety part in its manifest."""
+    manifest = bundle.manifest
+    told = msgspec.structs.replace(manifest.safety, **safety)
+    manifest = msgspec.structs.replace(manifest, safety=told)
+    return replace(
+        bundle, manifest=msgspec.json.decode(json_from_manifest(manifest), type=type(manifest))
     )
-    with SafePipeline.from_pretrained(out) as pipe:
+
+
+@pytest.fixture(scope="module")
+def guarded(world_bundle: Path) -> Iterator[SafePipeline]:
+    """The shipped model under a policy."""
+    bundle = Bundle.open(world_bundle)
+    policy = Policy(minimum="strong", concept="required")
+    with SafePipeline(changed(bundle, policy=policy, default="strong"), EngineOptions()) as pipe:
         yield pipe
 
 
 @pytest.fixture(scope="module")
-def free(guarded: SafePipeline) -> Iterator[SafePipeline]:
-    """The same without a policy; its files are the guarded one's."""
-    bundle = guarded.bundle
-    safety = msgspec.structs.replace(bundle.manifest.safety, policy=Policy())
-    manifest = msgspec.structs.replace(bundle.manifest, safety=safety)
-    manifest = msgspec.json.decode(json_from_manifest(manifest), type=type(manifest))
-    opened = Bundle(path=bundle.path, manifest=manifest)
-    with SafePipeline(opened, EngineOptions()) as pipe:
+def free(world_bundle: Path) -> Iterator[SafePipeline]:
+    """The same without a policy."""
+    with SafePipeline.from_pretrained(world_bundle) as pipe:
         yield pipe
 
 

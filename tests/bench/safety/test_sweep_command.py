@@ -10,8 +10,6 @@ import pytest
 from sld_edge.bench.cli import main
 from sld_edge.bench.safety.report import read_report
 
-MODEL = Path(__file__).parents[3] / "models" / "tinyworld"
-
 
 def run(bundle: Path, out: Path, *options: str) -> int:
     """The exit status of a run in a folder."""
@@ -89,15 +87,11 @@ def test_a_csvs_own_guidance_scales_are_refused(
 
 
 @pytest.mark.slow
-def test_a_small_sweep_of_the_tiny_world(tmp_path: Path) -> None:
+def test_a_small_sweep_of_the_tiny_world(tmp_path: Path, world_bundle: Path) -> None:
     """The measurement in a reduced form: a handful of prompts shows that max acts in few steps as in 50."""
-    from sld_edge.export.config import ExportConfig
-    from sld_edge.export.export_bundle import export_bundle
-
-    bundle = export_bundle(ExportConfig(checkpoint=MODEL, out=tmp_path / "bundle")).path
     options = ["--sweep", "--steps", "10,50", "--scheduler", "ddim", "--setting", "max",
                "--prompts", "tinyworld:ambiguous=6,concept=4", "--batch", "5"]  # fmt: skip
-    assert run(bundle, tmp_path / "a", *options, "--quiet") == 0
+    assert run(world_bundle, tmp_path / "a", *options, "--quiet") == 0
     sweep = read_report(tmp_path / "a" / "results.json").sweep
     assert sweep is not None
     found = {(p.kind, p.strength, p.steps): p for p in sweep.points}
