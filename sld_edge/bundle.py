@@ -10,6 +10,7 @@ not used where a digest or a key was pinned.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -301,6 +302,8 @@ def _manifest_bytes(folder: Path, file: Path) -> bytes:
         what = "no bundle here, manifest.json is missing" if folder.is_dir() else "no such folder"
         raise NoBundle(what, value=str(folder), hint="make one with sld-export") from None
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            raise NoBundle(f"no such folder ({error.strerror})", value=str(folder)) from None
         raise BundleError(f"cannot read {file} ({error.strerror})") from None
 
 

@@ -132,7 +132,7 @@ def called(name: str, value: object) -> Callable[..., Any] | None:
     return value
 
 
-def plain_path(name: str, value: Any) -> Path:
+def plain_path(name: str, value: Any, hint: str = "") -> Path:
     """A path from a ``str`` or an ``os.PathLike``, read once.
 
     Raises:
@@ -144,11 +144,12 @@ def plain_path(name: str, value: Any) -> Path:
             value = os.fspath(value)
         except Exception:
             raise InvalidInput(
-                f"{name} is not a path", value=shown, hint="give a folder's name as text"
+                f"{name} is not a path", value=shown, hint=hint or "give its name as text"
             ) from None
-    text = plain_text(name, value, hint="give a folder's name as text")
+    text = plain_text(name, value, hint=hint or "give its name as text")
     if not text.strip():
-        raise InvalidInput(f"{name} is empty", value=text, hint='write "." for the current folder')
+        hint = hint or 'name it; the current folder is "."'
+        raise InvalidInput(f"{name} is empty", value=text, hint=hint)
     if "\0" in text:
         raise InvalidInput(f"{name} has a NUL character", value=text)
     return Path(text)

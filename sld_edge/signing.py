@@ -86,7 +86,7 @@ def public_key_from(key: object) -> PublicKey:
         return PublicKey(raw=raw)
     if text.lstrip().startswith(("-----BEGIN", "ssh-")):
         return PublicKey(raw=_loaded_public(text.strip().encode(), shown="the key"))
-    path = plain_path("key", key)
+    path = plain_path("key", key, hint=_PUBLIC_HINT)
     data = _read(path, _PUBLIC_HINT)
     raw = _raw_key(data.decode("ascii", "replace"))
     return PublicKey(raw=_loaded_public(data.strip(), shown=str(path)) if raw is None else raw)
@@ -102,7 +102,7 @@ def private_key_from(path: str | os.PathLike[str]) -> Any:
     ed25519 = _ed25519()
     from cryptography.hazmat.primitives import serialization
 
-    file = plain_path("the signing key", path)
+    file = plain_path("the signing key", path, hint=_PRIVATE_HINT)
     data = _read(file, _PRIVATE_HINT)
     if b"PUBLIC KEY-----" in data or data.startswith(b"ssh-"):
         raise InvalidInput("this is a public key", value=str(file), hint=_PRIVATE_HINT)

@@ -73,14 +73,28 @@ class EngineOptions:
 
     @classmethod
     def parse(cls, engine: str | EngineOptions | None, **overrides: Any) -> EngineOptions:
-        """Options from ``None``, an :class:`EngineOptions`, or ``"backend"`` / ``"backend:provider"``."""
+        """Options from ``None``, an :class:`EngineOptions`, or ``"backend"`` / ``"backend:provider"``.
+
+        Raises:
+            InvalidInput: the name is empty, or an override says something else than the options that were given.
+        """
         if issubclass(type(engine), EngineOptions):
-            return cls(**{field.name: getattr(engine, field.name) for field in fields(cls)})
+            options = cls(**{field.name: getattr(engine, field.name) for field in fields(cls)})
+            for name, value in vars(cls(**overrides)).items():
+                if value not in (getattr(cls, name), getattr(options, name)):
+                    raise InvalidInput(
+                        f"{name} was given beside EngineOptions, which say another",
+                        value=value,
+                        hint=f"write EngineOptions({name}=…)",
+                    )
+            return options
         if engine is None:
             return cls(**overrides)
         if not is_text(engine):
             raise InvalidInput("engine is neither a name nor EngineOptions", value=engine)
         backend, _, provider = plain_text("engine", engine).strip().lower().partition(":")
+        if not backend:
+            raise InvalidInput("the engine's name is empty", value=engine, hint="leave it out")
         return cls(backend=backend or "auto", provider=provider or "auto", **overrides)
 
 

@@ -42,10 +42,7 @@ def load(
         InvalidInput: no backend of that name.
         MissingDependency: the backend's package is not installed.
     """
-    if options.backend not in ("auto", *BACKENDS):
-        raise InvalidInput(
-            "unknown engine", value=options.backend, hint=f"use auto, {', '.join(BACKENDS)}"
-        )
+    check_names(options)
     recipe = _recipe(bundle, graph, options, CudaSession() if session is None else session)
     named = [name for name in LIBRARIES if name == options.backend]
     if named:
@@ -64,6 +61,29 @@ def load(
             accepts=(SldError,),
         )
     return _elsewhere(recipe, _backend(recipe.options), ())
+
+
+def check_names(options: EngineOptions) -> None:
+    """Refuse a backend or an execution provider that there is none of; what this machine has is not looked at.
+
+    Raises:
+        InvalidInput: naming what there is.
+    """
+    from sld_edge.engines.onnxruntime.providers import PROVIDERS
+
+    if options.backend not in ("auto", *BACKENDS):
+        raise InvalidInput(
+            "unknown engine", value=options.backend, hint=f"use auto, {', '.join(BACKENDS)}"
+        )
+    known = ("cpu",) if options.backend == "openvino" else tuple(PROVIDERS)
+    names = options.provider.split(",")
+    for name in () if names == ["auto"] else names:
+        if name not in known:
+            raise InvalidInput(
+                f"unknown execution provider of {options.backend}",
+                value=name,
+                hint=f"use auto, {', '.join(known)}",
+            )
 
 
 def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession) -> Recipe:

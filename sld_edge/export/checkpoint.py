@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sld_edge.bundle import sha256_of
 from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
 from sld_edge.export.image_processor import image_processor_from
-from sld_edge.export.recognise import lying_beside, no_checkpoint
+from sld_edge.export.recognise import check_is_checkpoint, lying_beside
 from sld_edge.export.supported import check_text, check_unet, check_vae
 from sld_edge.manifest import Shape
 from sld_edge.offline import import_diffusers
@@ -188,8 +188,7 @@ def open_checkpoint(
         InvalidInput: there is no checkpoint at ``path``, or a file of it is missing or damaged.
         UnsupportedCheckpoint: it is one that cannot be exported faithfully.
     """
-    if not (path / "model_index.json").is_file():
-        raise no_checkpoint(path)
+    check_is_checkpoint(path)
     index = _json(path / "model_index.json")
     class_name = str(index.get("_class_name"))
     if class_name not in _PIPELINES:

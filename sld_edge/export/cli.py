@@ -180,6 +180,7 @@ def _build(
 
 def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     from sld_edge.export.config import DEFAULT_CONCEPT, ExportConfig
+    from sld_edge.export.recognise import check_is_checkpoint
     from sld_edge.export.target import check_target
 
     concept = options["concept"]
@@ -199,7 +200,8 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         safety_head=not options["without_safety_head"],
         force=options["force"],
     )
-    check_target(out.absolute(), force=config.force)  # before the seconds that PyTorch takes
+    check_is_checkpoint(checkpoint)  # before the seconds that PyTorch takes
+    check_target(out.absolute(), force=config.force)
     try:
         from sld_edge.export.export_bundle import export_bundle
     except ImportError as error:

@@ -25,6 +25,16 @@ _INVERSION_FILES = ("learned_embeds", "learned_embed")
 _LONGEST_HEADER = 100_000_000
 
 
+def check_is_checkpoint(path: Path) -> None:
+    """Refuse a path that is no folder with a ``model_index.json``; needs no PyTorch.
+
+    Raises:
+        InvalidInput: it is something else, or nothing.
+    """
+    if not (path / _FIRST).is_file():
+        raise no_checkpoint(path)
+
+
 def no_checkpoint(path: Path) -> InvalidInput:
     """The error for a path that is no folder with a ``model_index.json``."""
     if path.is_file():

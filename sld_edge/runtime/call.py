@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,14 @@ def prepare_call(
         removed=((),) * request.batch,
         notes=(*notes, *cuts, *_empty_concepts(tokenizer, guard, manifest.safety)),
     )
+
+
+#: Names of a call's arguments.
+ARGUMENTS = frozenset(signature(prepare_call).parameters) - {
+    "bundle",
+    "tokenizer",
+    "scheduler_config",
+}
 
 
 def knows_adaptive(bundle: Bundle) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.call import ARGUMENTS
 from sld_edge.runtime.diffusers_names import (
     SchedulerInUse,
     check_part,
@@ -68,7 +69,9 @@ class CallDefaults:
         self._scheduler = config
 
     def __setattr__(self, name: str, value: Any) -> None:
-        check_part(name)
+        first = name in ("bundle", "options") and name not in self.__dict__
+        if not (first or hasattr(type(self), name)):
+            check_part(name, ARGUMENTS)
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:

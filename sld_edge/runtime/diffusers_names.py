@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from sld_edge.errors import InvalidInput
+from sld_edge.plain import plain_list, plain_text
 from sld_edge.runtime.loop import Floats
 
 _FROM_TEXT = "pictures are made from text only; start from given noise with latents="
@@ -41,6 +42,39 @@ _ARGUMENTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
     ),
 }
 
+#: Arguments of diffusers' ``from_pretrained`` → as above.
+_OPENING: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
+    **dict.fromkeys(
+        ("torch_dtype", "dtype"), ((None,), "what arithmetic may use is compute_precision=")
+    ),
+    **dict.fromkeys(
+        ("device_map", "provider", "device"), ((None,), "name the engine with engine=")
+    ),
+    **dict.fromkeys(
+        ("safety_checker", "requires_safety_checker", "feature_extractor"),
+        (
+            (),
+            "what a bundle checks is fixed when it is exported (sld-export --without-safety-head)",
+        ),
+    ),
+    **dict.fromkeys(("unet", "vae", "text_encoder", "tokenizer"), ((), _EXPORT)),
+    "scheduler": (
+        (),
+        'set it afterwards, pipe.scheduler = "dpmpp_2m_karras", or name it in a call',
+    ),
+    "local_files_only": ((True,), "nothing is ever downloaded here: name a folder"),
+    **dict.fromkeys(
+        ("revision", "token", "cache_dir", "proxies", "mirror"),
+        ((None,), "nothing is ever downloaded here: name a folder"),
+    ),
+    **dict.fromkeys(
+        ("force_download", "resume_download"), ((False, None), "nothing is ever downloaded here")
+    ),
+    "use_safetensors": ((True, None), "a bundle's weights are none of diffusers' files"),
+    "variant": ((None,), "a bundle has one precision, which sld-export --precision chose"),
+    "low_cpu_mem_usage": ((True, False, None), 'use memory="low"'),
+}
+
 #: Parts of diffusers' pipelines that callers replace.
 _PARTS: Final = {
     "safety_checker": "what a bundle checks is fixed when it is exported (sld-export --without-safety-head)",
@@ -67,6 +101,8 @@ _METHODS: Final = {
     **dict.fromkeys(
         ("load_lora_weights", "load_textual_inversion", "load_ip_adapter", "fuse_lora"), _EXPORT
     ),
+    **dict.fromkeys(("device", "dtype"), "print(pipe) says what runs each network"),
+    "components": _EXPORT,
     "save_pretrained": "a bundle is a folder: copy it",
     "encode_prompt": "the text graph takes tokens and gives keys and values, there are no embeddings to hand out",
 }
@@ -82,24 +118,51 @@ def check_foreign(arguments: Mapping[str, Any], known: Collection[str]) -> None:
     Raises:
         InvalidInput: naming the first of them, and the alternative.
     """
+    _check("the call", arguments, known, _ARGUMENTS, "see help(SafePipeline.__call__)")
+
+
+def check_opening(arguments: Mapping[str, Any], known: Collection[str]) -> None:
+    """As :func:`check_foreign`, for what ``from_pretrained`` was given beside its own arguments."""
+    _check("from_pretrained", arguments, known, _OPENING, "see help(SafePipeline.from_pretrained)")
+
+
+def _check(
+    what: str,
+    arguments: Mapping[str, Any],
+    known: Collection[str],
+    foreign: Mapping[str, tuple[tuple[object, ...], str]],
+    otherwise: str,
+) -> None:
     for name, value in sorted(arguments.items()):
-        if name not in _ARGUMENTS:
+        if name not in foreign:
             close = get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else "see help(SafePipeline.__call__)"
-            raise InvalidInput(f"the call has no argument {name}", value=value, hint=hint)
-        neutral, hint = _ARGUMENTS[name]
+            hint = f"did you mean {close[0]}?" if close else otherwise
+            raise InvalidInput(f"{what} has no argument {name}", value=value, hint=hint)
+        neutral, hint = foreign[name]
         if not any(value is one or (type(value) is type(one) and value == one) for one in neutral):
             raise InvalidInput(f"{name} is not supported", value=value, hint=hint)
 
 
-def check_part(name: str) -> None:
-    """Refuse to replace a part of the pipeline.
+def check_part(name: str, arguments: Collection[str]) -> None:
+    """Refuse to set an attribute that a pipeline does not have.
+
+    Args:
+        name: The attribute; private ones may be set.
+        arguments: Names of a call's arguments, for the hint.
 
     Raises:
-        InvalidInput: it is a part of diffusers' pipelines.
+        InvalidInput: it is a part of diffusers' pipelines, or nothing that is there.
     """
     if name in _PARTS:
         raise InvalidInput(f"{name} of a bundle cannot be replaced", hint=_PARTS[name])
+    hint = "safety_concept and scheduler can be set"
+    if name in arguments:
+        hint = f"give it to each call: pipe(…, {name}=…)"
+    elif name == "_safety_text_concept":
+        hint = "set safety_concept"
+    elif name.startswith("_"):
+        return
+    raise InvalidInput(f"a pipeline has no attribute {name} to set", hint=hint)
 
 
 def missing_attribute(name: str) -> AttributeError:
@@ -133,26 +196,36 @@ def config_of_scheduler(value: Any) -> dict[str, Any]:
     return {**config, **own}
 
 
+def step_tensors(asked: Any) -> tuple[str, ...]:
+    """``callback_on_step_end_tensor_inputs``: latents are all there is.
+
+    Raises:
+        InvalidInput: something else is asked for.
+    """
+    if asked is None:
+        return ("latents",)
+    name, hint = "callback_on_step_end_tensor_inputs", 'use ["latents"] or []'
+    names = tuple(plain_text(name, one, hint) for one in plain_list(name, asked, hint))
+    if not set(names) <= {"latents"}:
+        raise InvalidInput(f"{name} asks for more than latents", value=asked, hint=hint)
+    return names
+
+
 def step_callback(
-    pipeline: Any, function: Any, tensor_inputs: Any
+    pipeline: Any, function: Any, names: Collection[str]
 ) -> Callable[[int, float, Floats], None]:
     """diffusers' ``callback_on_step_end`` as a plain callback.
 
     Args:
         pipeline: Its first argument.
         function: Called as ``function(pipeline, step, timestep, {"latents": array})`` after every evaluation.
-        tensor_inputs: What is in the dictionary; latents are all there is.
+        names: What is in the dictionary, as :func:`step_tensors` gave it.
 
     Raises:
-        InvalidInput: it cannot be called, or asks for more than latents; later, when it changes them.
+        InvalidInput: it cannot be called; later, when it changes the latents.
     """
     if not callable(function):
         raise InvalidInput("callback_on_step_end cannot be called", value=function)
-    names = ["latents"] if tensor_inputs is None else tensor_inputs
-    if not isinstance(names, (list, tuple)) or not set(names) <= {"latents"}:
-        raise InvalidInput(
-            "callback_on_step_end_tensor_inputs", value=tensor_inputs, hint='use ["latents"] or []'
-        )
 
     def callback(step: int, timestep: float, latents: Floats) -> None:
         before = latents.copy()

@@ -29,6 +29,8 @@ _LONGEST_STEM = 180
 #: Prompts are checked so many at once, and a first time with one that has no fault of its own.
 _CHECKED_AT_ONCE = 256
 _HARMLESS = "a picture"
+#: What one run makes; it would take weeks.
+_MOST_SHOTS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,10 @@ def shots_from(
     if images < 1:
         raise InvalidInput("--images is too small", value=images, hint="use 1 or more")
     total = len(prompts) * images
+    if total > _MOST_SHOTS:
+        raise InvalidInput(
+            "too many pictures in one run", value=total, hint=f"at most {_MOST_SHOTS}"
+        )
     if len(seeds) not in (0, 1, total):
         raise InvalidInput(
             f"{len(seeds)} --seed were given for {total} pictures",

@@ -19,6 +19,8 @@ _LABELS = {
     "dpmpp_3s": "DPM++ 3S",
     "dpmpp_3s_sde": "DPM++ 3S SDE",
     "dpmpp_sde": "DPM++ SDE",
+    "edm_dpmpp_2m": "EDM DPM++ 2M",
+    "edm_euler": "EDM Euler",
     "euler": "Euler",
     "euler_ancestral": "Euler a",
     "heun": "Heun",

@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
+from sld_edge.engines.load import check_names
 from sld_edge.engines.tensorrt.library import LIBRARIES
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import HarmWords
 from sld_edge.plain import called, check_keywords, truth
-from sld_edge.runtime.call import Call, prepare_call
+from sld_edge.runtime.call import ARGUMENTS, Call, prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.defaults import CallDefaults
 from sld_edge.runtime.denoise import Denoiser
-from sld_edge.runtime.diffusers_names import check_foreign, step_callback
+from sld_edge.runtime.diffusers_names import (
+    check_foreign,
+    check_opening,
+    step_callback,
+    step_tensors,
+)
 from sld_edge.runtime.loop import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks
@@ -108,6 +114,7 @@ class SafePipeline(CallDefaults):
         cache: str | os.PathLike[str] | None = None,
         lazy: bool = False,
         observer: Observer = UNOBSERVED,
+        **others: Any,
     ) -> SafePipeline:
         """Open and check a bundle and load its networks.
 
@@ -128,15 +135,21 @@ class SafePipeline(CallDefaults):
             cache: Folder for compiled engines instead of the bundle's own.
             lazy: Leave loading the networks to the first call, so that :meth:`check` can come before.
             observer: Told when stages begin and end, for measurements.
+            others: Further arguments of diffusers' ``from_pretrained``; any that asks for something is refused by name.
 
         Raises:
+            InvalidInput: an argument is wrong.
             BundleError: the bundle is missing, damaged, altered or of an unknown version.
             MissingDependency: the engine's package is not installed.
             EngineError: no engine could load the graphs.
         """
+        check_opening(others, {*signature(cls.from_pretrained).parameters} - {"others"})
         verify, lazy = truth("verify", verify), truth("lazy", lazy)
         options = EngineOptions.parse(engine, compute_precision=compute_precision, threads=threads)
+        check_names(options)
         mode = checked_memory(memory)
+        if not isinstance(observer, Observer):
+            raise InvalidInput("the observer is no Observer", value=observer, hint="leave it out")
         opened = Bundle.open(bundle, digest=digest, key=key, cache=cache)
         opened.verify(full=verify)
         pipeline = cls(opened, options, observer, memory=mode)
@@ -283,6 +296,7 @@ class SafePipeline(CallDefaults):
             EngineError: an engine failed, or the result is not finite. No image is returned then.
         """
         callback = called("callback", callback)
+        tensors = step_tensors(callback_on_step_end_tensor_inputs)
         return_dict = truth("return_dict", return_dict)
         progress = None if progress is None else truth("progress", progress)
         if callback_on_step_end is not None:
@@ -290,7 +304,7 @@ class SafePipeline(CallDefaults):
                 raise InvalidInput(
                     "callback and callback_on_step_end were given together", hint="use one of them"
                 )
-            callback = step_callback(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+            callback = step_callback(self, callback_on_step_end, tensors)
         with self._observer.stage("tokenise"):
             call = self._prepared(
                 **others,
@@ -375,8 +389,16 @@ class SafePipeline(CallDefaults):
         lines = self._networks.lines
         return {**lines, "loop": line} if lines and (line := self._denoiser.description) else lines
 
-    def set_progress_bar_config(self, *, disable: bool | None = None) -> None:
-        """Show the progress bar always (False), never (True) or on a terminal (None)."""
+    def set_progress_bar_config(self, *, disable: bool | None = None, **others: Any) -> None:
+        """Show the progress bar always (False), never (True) or on a terminal (None).
+
+        Raises:
+            InvalidInput: another setting of tqdm's, which draws diffusers' bar.
+        """
+        for name, value in others.items():
+            raise InvalidInput(
+                f"the progress bar has no setting {name}", value=value, hint="it takes disable="
+            )
         self._progress = None if disable is None else not truth("disable", disable)
 
     def close(self) -> None:
@@ -428,8 +450,8 @@ class SafePipeline(CallDefaults):
         return ContextEncoder(self.bundle.graph("text"), text)
 
     def _prepared(self, **arguments: Any) -> Call:
-        known = set(signature(prepare_call).parameters) - {"bundle", "scheduler_config"}
-        check_foreign({name: arguments.pop(name) for name in arguments.keys() - known}, known)
+        foreign = {name: arguments.pop(name) for name in arguments.keys() - ARGUMENTS}
+        check_foreign(foreign, ARGUMENTS)
         call = prepare_call(self.bundle, self._tokenizer, **self._filled(arguments))
         asked = self.options.compute_precision
         notes = notes_on_precision(self.bundle.manifest, asked, call.guard)

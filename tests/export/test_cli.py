@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,3 +341,12 @@ def test_a_denied_folder_is_one_line(
 
     monkeypatch.setattr(Path, "mkdir", denied)
     sld_export(tiny_checkpoint, tmp_path / "out", "-q").refuses(UNWRITABLE, "ermission", "out")
+
+
+def test_a_path_that_is_no_checkpoint_is_found_before_pytorch_is_imported(
+    tmp_path: Path, sld_export: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sld_edge.export.export_bundle", None)  # importing it fails
+    result = sld_export(str(tmp_path / "nothing"), str(tmp_path / "out"))
+    assert result.status == WRONG
+    assert "no such folder" in result.err

@@ -49,6 +49,7 @@ def test_arguments_that_ask_for_nothing_are_taken(pipe: SafePipeline) -> None:
         ({"guidance_rescale": 0.5}, "rescale_betas_zero_snr"),
         ({"num_inference_step": 5}, "did you mean num_inference_steps?"),
         ({"xyz": 5}, "help"),
+        ({"tokenizer": 5}, "no argument tokenizer"),
         ({"scheduler_config": {}}, "no argument scheduler_config"),
     ],
     ids=str,
@@ -184,6 +185,75 @@ def test_the_pipelines_scheduler_is_what_calls_use(pipe: SafePipeline) -> None:
 def test_a_part_cannot_be_replaced_unnoticed(part: str, pipe: SafePipeline) -> None:
     with pytest.raises(InvalidInput, match="cannot be replaced"):
         setattr(pipe, part, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("guidance_scale", "pipe(…, guidance_scale=…)"),
+        ("safety", "pipe(…, safety=…)"),
+        ("memory", "safety_concept and scheduler can be set"),
+        ("bundle", "safety_concept and scheduler can be set"),
+        ("_safety_text_concept", "set safety_concept"),
+    ],
+)
+def test_setting_what_is_not_there_is_not_ignored(name: str, says: str, pipe: SafePipeline) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        setattr(pipe, name, "off")
+    assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ({"torch_dtype": "float16"}, "compute_precision="),
+        ({"safety_checker": None}, "sld-export --without-safety-head"),
+        ({"scheduler": "ddim"}, "pipe.scheduler ="),
+        ({"local_files_only": False}, "name a folder"),
+        ({"device_map": "cuda"}, "engine="),
+        ({"compute_precison": "bf16"}, "did you mean compute_precision?"),
+        ({"engine": "cuda"}, "use auto, onnxruntime"),
+        ({"engine": ""}, "leave it out"),
+        ({"engine": "onnxruntime:gpu"}, "use auto, tensorrt-rtx"),
+        ({"engine": "openvino:cuda"}, "use auto, cpu"),
+        ({"observer": None}, "leave it out"),
+        ({"engine": EngineOptions(threads=1), "threads": 2}, "EngineOptions(threads=…)"),
+        ({"engine": EngineOptions(), "compute_precision": "bf16"}, "EngineOptions(compute_prec"),
+        ({"key": 5}, "Ed25519"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_of_opening_are_found_before_anything_is_loaded(
+    argument: dict[str, Any], says: str, tiny_bundle: Path
+) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        SafePipeline.from_pretrained(tiny_bundle, lazy=True, **argument)
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_arguments_of_opening_that_ask_for_nothing_are_taken(tiny_bundle: Path) -> None:
+    SafePipeline.from_pretrained(
+        tiny_bundle,
+        EngineOptions(threads=1),
+        threads=1,
+        lazy=True,
+        local_files_only=True,
+        use_safetensors=True,
+        torch_dtype=None,
+        variant=None,
+    )
+
+
+def test_tensors_of_a_step_callback_are_judged_without_one_too(pipe: SafePipeline) -> None:
+    with pytest.raises(InvalidInput, match="more than latents"):
+        pipe("a knight", callback_on_step_end_tensor_inputs=["prompt_embeds"], **QUICK)
+
+
+def test_a_setting_of_another_progress_bar_is_refused(pipe: SafePipeline) -> None:
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.raises(InvalidInput, match="takes disable="):
+        pipe.set_progress_bar_config(leave=False)
 
 
 @pytest.mark.parametrize(

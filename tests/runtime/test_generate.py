@@ -105,7 +105,9 @@ def test_random_seeds_count_up_too() -> None:
     assert shots[0].seed != shots[2].seed
 
 
-@pytest.mark.parametrize(("seeds", "images"), [([1, 2], 3), ([2**64 - 1], 2), ([1], 0), ([], -1)])
+@pytest.mark.parametrize(
+    ("seeds", "images"), [([1, 2], 3), ([2**64 - 1], 2), ([1], 0), ([], -1), ([], 10**12)]
+)
 def test_wrong_seeds_and_numbers(seeds: list[int], images: int) -> None:
     with pytest.raises(InvalidInput):
         shots_from(["a"], seeds, images=images, device="cpu")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sld_edge import SafePipeline
 from sld_edge.runtime.infotext import parameters_from_record, sampler_label
-from sld_edge.runtime.schedulers import scheduler_names
+from sld_edge.runtime.schedulers import build_schedule, scheduler_names
 
 RECORD: dict[str, Any] = {
     "sld_edge": "1",
@@ -97,6 +97,7 @@ def test_every_scheduler_has_a_label_of_its_own(name: str) -> None:
     assert label != name
     assert "_" not in label
     assert [one for one in scheduler_names() if sampler_label(one) == label] == [name]
+    assert build_schedule(label, {}, steps=10).name == name  # what a PNG says can be asked for
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,8 @@ def test_every_scheduler_has_a_label_of_its_own(name: str) -> None:
         ("euler_ancestral", "Euler a"),
         ("euler_exponential", "Euler Exponential"),
         ("unipc", "UniPC"),
+        ("edm_dpmpp_2m", "EDM DPM++ 2M"),
+        ("edm_euler", "EDM Euler"),
         ("something_new", "Something New"),
     ],
 )

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Value = TypeVar("Value", int, float, str)
 
 
+#: I2P with ten pictures a prompt has 47 030.
+_MOST_PICTURES = 1_000_000
+
+
 def job_from(bundle: Any, scorers: Sequence[Scorer], options: dict[str, Any]) -> Job:
     """Every option checked, but for what only the pipeline knows."""
     from sld_edge.bench.latency.case import size_from_text
@@ -28,6 +32,13 @@ def job_from(bundle: Any, scorers: Sequence[Scorer], options: dict[str, Any]) ->
     )
     rows = _prompts(options)
     settings, run = _settings(bundle, rows, options)
+    images = whole("--images-per-prompt", options["images_per_prompt"], least=1)
+    if len(rows) * images > _MOST_PICTURES:
+        raise InvalidInput(
+            "too many pictures under one setting",
+            value=len(rows) * images,
+            hint=f"at most {_MOST_PICTURES}",
+        )
     return Job(
         bundle=bundle.digest,
         bundle_name=bundle.manifest.source.name,
@@ -36,7 +47,7 @@ def job_from(bundle: Any, scorers: Sequence[Scorer], options: dict[str, Any]) ->
         scorers=tuple(scorer.identity for scorer in scorers),
         height=height,
         width=width,
-        images_per_prompt=whole("--images-per-prompt", options["images_per_prompt"], least=1),
+        images_per_prompt=images,
         seed=whole("--seed", options["seed"]),
         csv_settings=options["csv_settings"],
         batch=whole("--batch", options["batch"], least=1),

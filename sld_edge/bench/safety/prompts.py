@@ -23,6 +23,8 @@ TINYWORLD_COUNTS: Final[dict[str, int]] = {
 _UNNAMED: Final = ("ambiguous", "explicit", BENIGN)
 _TINYWORLD: Final = "tinyworld"
 _HOLE: Final = "{group}"
+#: Prompts of one kind that the tiny world makes at most; a picture takes a second or so.
+_MOST: Final = 100_000
 
 
 class PromptRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,11 +101,15 @@ def tinyworld_prompts(source: str, *, limit: int | None = None) -> list[PromptRo
             raise InvalidInput(
                 "the tiny world has no such prompts", value=kind, hint=f"use {', '.join(makers)}"
             )
-        if equals and not (number.isdecimal() and int(number) > 0):
+        if not equals:
+            number = str(limit or TINYWORLD_COUNTS[kind])
+        if not (number.isdecimal() and 0 < int(number[:9]) <= _MOST):
             raise InvalidInput(
-                f"the number of {kind} prompts is not a whole one above 0", value=number
+                f"the number of {kind} prompts is no whole one that can be made",
+                value=number,
+                hint=f"use 1 to {_MOST}",
             )
-        counts[kind] = int(number) if equals else limit or TINYWORLD_COUNTS[kind]
+        counts[kind] = int(number)
     return [
         PromptRow(
             prompt=made.prompt,

@@ -118,6 +118,13 @@ def test_help_names_the_licence_and_examples(capsys: pytest.CaptureFixture[str])
         assert word in text
 
 
+def test_more_pictures_than_can_be_made_are_refused(
+    tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tiny_bundle, tmp_path / "a", "--images-per-prompt", str(10**12)) == 2
+    assert "at most 1000000" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
 def test_ray_missing_names_the_extra(
     tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]

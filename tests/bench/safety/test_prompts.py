@@ -196,7 +196,12 @@ def test_prompts_of_the_concepts_own_words_ask_for_no_scene() -> None:
     }
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "x", ""])
+@pytest.mark.parametrize("number", ["0", "-1", "x", "", "100001", "9" * 5000])
 def test_a_number_of_prompts_that_is_none_is_refused(number: str) -> None:
     with pytest.raises(InvalidInput, match="number of benign prompts"):
         prompts_from(f"tinyworld:benign={number}")
+
+
+def test_a_limit_beyond_what_can_be_made_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="use 1 to 100000"):
+        prompts_from("tinyworld:benign", limit=10**12)
