@@ -126,6 +126,7 @@ def prepare_call(
         timesteps=timesteps,
         sigmas=sigmas,
     )
+    _check_trained_for(schedule.name, solver)
     guard = resolve_guard(
         safety,
         {
@@ -175,6 +176,20 @@ def prepare_call(
         removed=((),) * request.batch,
         notes=(*notes, *cuts, *_empty_concepts(tokenizer, guard, manifest.safety)),
     )
+
+
+def _check_trained_for(scheduler: str, config: Mapping[str, Any]) -> None:
+    """Refuse EDM's rescaling of what the network sees where the checkpoint was not trained with it.
+
+    Raises:
+        InvalidInput: it was not, and nothing of a picture would come out.
+    """
+    if scheduler.startswith("edm_") and not str(config.get("_class_name")).startswith("EDM"):
+        raise InvalidInput(
+            "EDM schedulers are for checkpoints trained with EDM's preconditioning, and this one names another",
+            value=scheduler,
+            hint="use another scheduler, or export with --scheduler if it was trained so",
+        )
 
 
 #: Names of a call's arguments.

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import numpy as np
 
 from sld_edge.errors import PolicyError
-from sld_edge.manifest import Policy, Safety
+from sld_edge.manifest import HarmWords, Policy, Safety
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig
 from sld_edge.runtime.steering import Steering, is_few_step
 
@@ -82,6 +82,14 @@ def check_policy(
             hint=f"use {low:g} to {high:g}",
         )
     if guard.method == "adaptive":
+        if not isinstance(bundle.words, HarmWords) and any(
+            text.strip() for text in negative_prompts
+        ):
+            raise PolicyError(
+                "this bundle's text encoder does not tell harms from other words, and a negative prompt that names a "
+                "harm turns adaptive guidance round",
+                hint="leave negative_prompt out, or use method='sld'",
+            )
         if minimum not in _BELOW_ADAPTIVE:
             raise PolicyError(
                 f"this bundle's policy asks for at least {minimum!r}, which the adaptive method does not reach",

@@ -9,7 +9,7 @@ from sld_edge.manifest import Safety
 from sld_edge.runtime.call import Call
 from sld_edge.runtime.policy import has_floor
 from sld_edge.runtime.tokenize import Tokenizer
-from sld_edge.runtime.words import Encode, Screened, WordScreen
+from sld_edge.runtime.words import Encode, Ids, Screened, WordScreen
 
 #: Rows of the branches in a call's token ids.
 _UNCONDITIONAL, _PROMPT, _CONCEPT = 0, 1, 2
@@ -25,6 +25,9 @@ def screened(
     ε_s + s_g·(ε_p − ε_s): no factor that vanishes where prompt and concept agree). Where the words choose the safety
     concept, each image gets the harm that its prompt comes nearest to. Other images of the call stay as they are.
 
+    Under the adaptive method negative prompts lose these words too: ε_s − ε_u would otherwise point from the harms of
+    the negative prompt to the one that is suppressed, and guidance away from it would lead to the others.
+
     Args:
         call: A call of a bundle with harms' words.
         safety: The bundle's safety part.
@@ -36,12 +39,17 @@ def screened(
         PolicyError: the policy refuses prompts that name a harm, or a concept that is far from all harms.
     """
     notes = [*call.notes, *_far_concepts(call, safety, screen, tokenizer, encode)]
-    if call.words == "allow" and not call.by_words:
+    if call.words == "allow" and not call.by_words and call.guard.method != "adaptive":
         return replace(call, notes=tuple(notes))
     ids = call.ids.copy()
     whole = tokenizer.encode_concept(safety.concept)[0]
     removed: list[tuple[str, ...]] = []
     for sample in range(ids.shape[1]):
+        what = "prompt" if ids.shape[1] == 1 else f"prompt {sample}"
+        if call.guard.method == "adaptive":
+            notes += _without_negative_harms(
+                ids[_UNCONDITIONAL, sample], what, screen, tokenizer, encode
+            )
         found = screen.screen(ids[_PROMPT, sample], encode)
         if call.by_words:
             ids[_CONCEPT, sample] = screen.harm_ids[found.nearest]
@@ -49,7 +57,7 @@ def screened(
         removed.append(found.removed if answered else ())
         if not answered:
             continue
-        what = "the prompt" if ids.shape[1] == 1 else f"prompt {sample}"
+        what = "the prompt" if ids.shape[1] == 1 else what
         words = ", ".join(found.removed)
         if call.words == "refuse":
             raise PolicyError(
@@ -68,6 +76,25 @@ def screened(
         else:
             notes.append(f"{what} names a harm, these words were left out: {words}")
     return replace(call, ids=ids, removed=tuple(removed), notes=tuple(notes))
+
+
+def _without_negative_harms(
+    ids: Ids, what: str, screen: WordScreen, tokenizer: Tokenizer, encode: Encode
+) -> list[str]:
+    """Change a negative prompt's token ids ``[T]`` in place; a note where that left words out."""
+    if not tokenizer.is_word(ids).any():
+        return []
+    found = screen.screen(ids, encode)
+    if not found.removed:
+        return []
+    # What is left of a text that was made of harms' words says nothing.
+    empty = tokenizer.encode([""], what="negative_prompt").ids[0]
+    ids[...] = empty if found.is_concept else found.ids
+    words = ", ".join(found.removed)
+    return [
+        f"the negative {what} names a harm that the adaptive method suppresses itself, "
+        f"these words were left out: {words}"
+    ]
 
 
 def _is_answered(call: Call, found: Screened) -> bool:

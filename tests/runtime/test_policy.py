@@ -153,6 +153,14 @@ def test_the_adaptive_method_is_above_strong_and_not_above_max() -> None:
         resolved(safety("max"), "adaptive")
 
 
+def test_the_adaptive_method_takes_a_negative_prompt_only_where_its_harms_can_be_found() -> None:
+    resolved(safety(), "strong", negative="blood")
+    resolved(safety(), "adaptive", negative=" ")
+    with pytest.raises(PolicyError, match="turns adaptive guidance round"):
+        resolved(safety(), "adaptive", negative="blood")
+    resolved(safety("off"), "adaptive", negative="blood")
+
+
 @pytest.mark.parametrize(
     ("policy", "asked", "method", "want"),
     [
