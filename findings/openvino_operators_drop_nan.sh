@@ -39,9 +39,9 @@ results = compiled(x)
 openvino = [results[name].reshape(-1)[0].item() for name in names]
 session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
 runtime = [value.reshape(-1)[0].item() for value in session.run(names, {"x": x})]
-print(f"{"":12}", *names)
-print(f"{"OpenVINO":12}", *openvino)
-print(f"{"ONNX Runtime":12}", *runtime)
+print("             ", *names)
+print("OpenVINO     ", *openvino)
+print("ONNX Runtime ", *runtime)
 kept = runtime[0] is False and all(np.isnan(runtime[1:]))
 raise SystemExit(0 if openvino == [True, 0.0, 0.0, 0.0, 2.0] and kept else 1)
 PROGRAM

@@ -61,7 +61,8 @@ def resize_digits(weights: NDArray[np.int64]) -> NDArray[np.float32]:
 
     The sums of pixels that each digit weighs are exact in float32; :data:`DIGITS` tells what they are multiples of.
     """
-    digits, rest = [], weights
+    digits: list[NDArray[np.float64]] = []
+    rest = weights
     for bits in DIGITS:
         unit = 1 << (_BITS - bits)
         digits.append((rest // unit) / (1 << bits))
@@ -70,15 +71,18 @@ def resize_digits(weights: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def resize_pass(weights: NDArray[np.int64], levels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows ``[source, …]`` of whole levels made to ``[target, …]`` by :func:`resize_weights`, in integers."""
-    summed = np.tensordot(weights, levels, axes=(1, 0))
-    return np.clip((summed + (1 << (_BITS - 1))) >> _BITS, 0, 255)
+    """Rows ``[source, …]`` of whole levels made to ``[target, …]`` by :func:`resize_weights`, exactly."""
+    # Integers of 40 bits at most, which float64 holds and multiplies faster.
+    summed = np.tensordot(weights.astype(np.float64), levels.astype(np.float64), axes=(1, 0))
+    return np.clip((summed.astype(np.int64) + (1 << (_BITS - 1))) >> _BITS, 0, 255)
 
 
 def rows_come_first(source: tuple[int, int], target: tuple[int, int], resample: int = 3) -> bool:
     """Whether the installed Pillow resizes the rows (the height) first for these heights and widths."""
     from PIL import Image
 
+    if resample == _NEAREST or source[0] == target[0] or source[1] == target[1]:
+        return False  # one pass that rounds at most
     rows = resize_weights(source[0], target[0], resample)
     columns = resize_weights(source[1], target[1], resample)
     rng = np.random.default_rng(0)
