@@ -1,8 +1,8 @@
 #!/bin/sh
-# diffusers 0.42.1: a pipeline's scheduler has the class that model_index.json names, not the one that its own file names.
+# diffusers 0.42.1: a pipeline's scheduler has the class that model_index.json names, not that of its own file.
 #
 # scheduler_config.json says which class wrote it (_class_name). Loaded with its pipeline that is passed over without a
-# warning; loaded by itself with another class likewise. Read by the file, a pipeline whose two files differ is sampled by another method.
+# warning. Read by the file's name, a pipeline whose two files differ is sampled by another method.
 #
 # Seen:
 #   scheduler_config.json names  PNDMScheduler

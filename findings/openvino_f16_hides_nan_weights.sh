@@ -6,9 +6,9 @@
 # network gives plausible numbers.
 #
 # Seen:
-#   float32            [nan nan]
-#   f16 inference      [1.0 65504.0]
-#   float16 constants  [1.0 65504.0]
+#   float32            [nan, nan]
+#   f16 inference      [1.0, 65504.0]
+#   float16 constants  [1.0, 65504.0]
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -6,9 +6,9 @@
 # never fires.
 #
 # Seen (x = NaN; ReduceMax of NaN and 2):
-#                Greater  Relu  Clip  Max  ReduceMax
-#   OpenVINO     True     0.0   0.0   0.0  2.0
-#   ONNX Runtime False    nan   nan   nan  nan
+#                 Greater Relu Clip Max ReduceMax
+#   OpenVINO      True 0.0 0.0 0.0 2.0
+#   ONNX Runtime  False nan nan nan nan
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

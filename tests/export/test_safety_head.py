@@ -254,7 +254,7 @@ def resized(image: Pictures, target: tuple[int, int], resample: int = 3) -> NDAr
     pixels = resize(
         torch.from_numpy(image)[None].float().permute(0, 3, 1, 2), rows, columns, rows_first=first
     )
-    return pixels[0].permute(1, 2, 0).numpy().astype(np.int64)
+    return np.asarray(pixels[0].permute(1, 2, 0).numpy(), dtype=np.int64)
 
 
 @given(
