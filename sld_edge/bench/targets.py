@@ -1,7 +1,7 @@
 """What this project promises, and whether a measurement shows it.
 
-The promises are for SD 1.5-sized weights at 512×512 on two cores; a measurement of anything else is held against the
-same numbers, and says what it is a measurement of.
+The promises are for SD 1.5-sized weights at 512×512 on two cores; a measurement of another network or size shows
+nothing of them, and says what it is a measurement of.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sld_edge.bench.stats import Interval
+from sld_edge.manifest import Manifest, Precision
+
+_UNET_WEIGHTS = "graphs/unet.weights"
+#: SD 1.5's UNet without its context's projections, which the text graph has; and some room.
+_MILLIONS = (780, 900)
 
 Verdict = Literal["met", "missed", "likely met", "likely missed", "not shown"]
 
@@ -77,6 +82,29 @@ class Target:
     def _shown(self, value: float) -> str:
         shown = {"x": f"{value:.3g}×", "%": f"{value * 100:.3g}%", "ms": f"{value * 1e3:.3g} ms"}
         return shown.get(self.unit, f"{value:.3g} {self.unit}")
+
+
+def unet_bytes_of(manifest: Manifest) -> int:
+    """Bytes of the UNet's weights in the bundle's own precision; zero without any."""
+    file = manifest.files.get(_UNET_WEIGHTS)
+    return file.size if file else 0
+
+
+def not_promised_of(unet_bytes: int, precision: Precision, height: int, width: int) -> str:
+    """Why a measurement is of something else than SD 1.5 at 512×512; empty where it is that.
+
+    A network is told by its number of weights, so random ones of that architecture count.
+
+    Args:
+        unet_bytes: See :func:`unet_bytes_of`.
+        precision: What a weight is stored as.
+        height: Pixels of a picture.
+        width: Likewise.
+    """
+    millions = unet_bytes / {"fp32": 4, "fp16": 2}[precision] / 1e6
+    if _MILLIONS[0] <= millions <= _MILLIONS[1] and (height, width) == (512, 512):
+        return ""
+    return f"measured on {millions:.3g} million weights at {height}x{width}, promised for SD 1.5 at 512x512"
 
 
 def rows_of(targets: Sequence[Target]) -> tuple[list[str], list[list[str]]]:

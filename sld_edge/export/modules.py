@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sld_edge.export.branched_unet import cross_attention_modules
 from sld_edge.export.image_processor import ImageProcessor, image_processor_from
-from sld_edge.export.pil_resize import resize_matrix, rows_come_first
+from sld_edge.export.pil_resize import DIGITS, resize_digits, resize_weights, rows_come_first
 
 
 class TextContext(nn.Module):
@@ -106,12 +106,7 @@ class SafetyHead(nn.Module):
         """Concept scores ``[B, n]``, special-care scores ``[B, m]``, flags ``[B]``, the embedding's mean ``[B]``."""
         # Cast first: TensorRT does nothing else with bytes.
         pixels = images.float().permute(0, 3, 1, 2)
-        if self.rows_first:
-            pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
-            pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
-        else:
-            pixels = _to_levels(torch.matmul(pixels, self.matrix_x))
-            pixels = _to_levels(torch.matmul(self.matrix_y, pixels))
+        pixels = resize(pixels, self.matrix_y, self.matrix_x, rows_first=self.rows_first)
         pixels = (pixels / 255.0 - self.mean) / self.std
         pooled = self.vision_model(pixels.to(self.visual_projection.weight.dtype))[1]
         projected = self.visual_projection(pooled).float()
@@ -125,9 +120,21 @@ class SafetyHead(nn.Module):
         return concepts, special, (concepts > 0).any(dim=1), projected.mean(dim=1)
 
 
-def _to_levels(values: Tensor) -> Tensor:
-    """Pillow rounds to whole levels after each pass."""
-    return torch.floor(values + 0.5).clamp(0, 255)
+def resize(pixels: Tensor, rows: Tensor, columns: Tensor, *, rows_first: bool) -> Tensor:
+    """Whole levels ``[B, 3, H, W]`` with digits ``[3 h, H]`` and ``[W, 3 w]`` → whole levels ``[B, 3, h, w]``."""
+    if rows_first:
+        pixels = _to_levels(torch.matmul(rows, pixels).chunk(3, dim=2))
+    pixels = _to_levels(torch.matmul(pixels, columns).chunk(3, dim=3))
+    return pixels if rows_first else _to_levels(torch.matmul(rows, pixels).chunk(3, dim=2))
+
+
+def _to_levels(sums: Sequence[Tensor]) -> Tensor:
+    """Sums by each digit → whole levels, as Pillow rounds them in fixed point; see ``pil_resize``."""
+    high, middle, low = sums
+    to_high, to_middle = float(1 << DIGITS[0]), float(1 << DIGITS[1])
+    carried = torch.floor(low * to_middle) / to_middle + middle
+    carried = torch.floor(carried * to_high) / to_high + high
+    return torch.floor(carried + 0.5).clamp(0, 255)
 
 
 def _rounded(scores: Tensor) -> Tensor:
@@ -136,13 +143,11 @@ def _rounded(scores: Tensor) -> Tensor:
 
 
 def _resize_matrices(processor: ImageProcessor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Matrices ``[crop, H]`` and ``[W, crop]`` of resizing and cropping the centre."""
-    new_height, new_width = processor.resized(height, width)
-    rows, columns = torch.eye(height), torch.eye(width)
-    if (new_height, new_width) != (height, width):
-        rows = torch.from_numpy(resize_matrix(height, new_height, processor.resample))
-        columns = torch.from_numpy(resize_matrix(width, new_width, processor.resample))
-    kept_height, kept_width = processor.processed(height, width)
-    top, left = (new_height - kept_height) // 2, (new_width - kept_width) // 2
-    rows, columns = rows[top : top + kept_height], columns[left : left + kept_width]
-    return rows.contiguous(), columns.t().contiguous()
+    """Digits ``[3 crop, H]`` and ``[W, 3 crop]`` of resizing and cropping the centre."""
+    found = []
+    sizes = (height, width), processor.resized(height, width), processor.processed(height, width)
+    for there, resized, kept in zip(*sizes, strict=True):
+        start = (resized - kept) // 2
+        weights = resize_weights(there, resized, processor.resample)[start : start + kept]
+        found.append(torch.from_numpy(resize_digits(weights).reshape(-1, there)))
+    return found[0].contiguous(), found[1].t().contiguous()

@@ -22,8 +22,9 @@ from sld_edge.bench.compare.peers import BY_NAME, PEERS, command_for, process_of
 from sld_edge.bench.compare.picture import IDENTICAL, is_flat, psnr
 from sld_edge.bench.compare.report import contrast, noise_warnings, result_of
 from sld_edge.bench.compare.table import print_comparison
-from sld_edge.bench.compare.targets import not_promised_of, targets_of
+from sld_edge.bench.compare.targets import targets_of
 from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.bench.targets import not_promised_of, unet_bytes_of
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import File
@@ -270,7 +271,7 @@ def test_promises_are_of_one_network_and_size(
     manifest = Bundle.open(tiny_bundle).manifest
     files = {**manifest.files, "graphs/unet.weights": File(size=weights, sha256="0" * 64)}
     other = msgspec.structs.replace(manifest, files=files, precision=precision)
-    why = not_promised_of(other, side, side)
+    why = not_promised_of(unet_bytes_of(other), precision, side, side)
     assert bool(why) != counts
     entries = result_of([outcome_of("ours", 3.0), outcome_of("safe-eager", 12.0)])
     first = targets_of(entries, why)[0]

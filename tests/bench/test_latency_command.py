@@ -52,6 +52,7 @@ def test_measures_writes_and_gates(
         times = [start[name] for name in MOMENTS]
         assert times == sorted(times)
     assert len(report["targets"]) == 2 * 2 + 2
+    assert {target["verdict"] for target in report["targets"]} == {"not shown"}
     rows = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
     assert {row["steps"] for row in rows} == {"2", "4"}
     assert "<svg" in files["html"].read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from sld_edge.bench.latency.clock import (
 )
 from sld_edge.bench.latency.files import csv_from_report, json_from_report
 from sld_edge.bench.latency.numbers import start_ratio, statistics_of, targets_of
+from sld_edge.bench.latency.page import page_from_report
 from sld_edge.bench.latency.report import (
     VERSION,
     Report,
@@ -219,6 +221,50 @@ def test_promises_have_the_planted_numbers_and_verdicts() -> None:
         pytest.approx(2e-3, rel=0.02),
         "missed",
     )
+
+
+@pytest.mark.parametrize(
+    ("unet_bytes", "precision", "side"),
+    [
+        (3_300_000_000, "fp32", 64),
+        (3_300_000_000, "fp32", 768),
+        (400_000, "fp32", 512),
+        (1_650_000_000, "fp32", 512),
+        (3_300_000_000, "fp16", 512),
+        (0, "fp32", 512),
+    ],
+)
+def test_nothing_is_met_or_missed_by_another_network_or_size(
+    unet_bytes: int, precision: str, side: int
+) -> None:
+    case = msgspec.structs.replace(CASE, height=side, width=side)
+    report = made_report([case], unet_bytes=unet_bytes)
+    report = msgspec.structs.replace(report, bundle={**report.bundle, "precision": precision})
+    targets = targets_of(report)
+    assert len(targets) == (4 if precision == "fp32" else 3)
+    assert {target.verdict for target in targets} == {"not shown"}
+    assert all(f"weights at {side}x{side}, promised for SD 1.5" in t.why for t in targets)
+    page, console = page_from_report(report), Console(width=400, record=True, file=io.StringIO())
+    print_report(report, console)
+    for text in (page, console.export_text(), json_from_report(report).decode()):
+        assert "not shown" in text
+        assert not re.search(r"\b(met|missed)\b", text)
+
+
+def test_of_a_sweep_over_sizes_the_promised_one_counts() -> None:
+    cases = [msgspec.structs.replace(CASE, height=side, width=side) for side in (512, 768)]
+    verdicts = {
+        target.case: target.verdict
+        for target in targets_of(made_report(cases))
+        if target.name.startswith("host time")
+    }
+    assert verdicts == {"512x512": "met", "768x768": "not shown"}
+
+
+def test_half_precision_of_the_promised_network_counts() -> None:
+    report = made_report(unet_bytes=1_650_000_000)
+    half = msgspec.structs.replace(report, bundle={**report.bundle, "precision": "fp16"})
+    assert "not shown" not in {target.verdict for target in targets_of(half)}
 
 
 def test_promises_are_in_the_json() -> None:

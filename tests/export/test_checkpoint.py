@@ -561,6 +561,52 @@ def test_shards_are_found_and_digested(checkpoint: Path) -> None:
     torch.testing.assert_close(opened.load_unet().state_dict(), weights)
 
 
+@pytest.mark.parametrize("component", ["unet", "text_encoder"])
+@pytest.mark.parametrize(
+    "naming", ["{stem}.fp16-{part}.safetensors", "{stem}-{part}.fp16.safetensors"]
+)
+def test_shards_of_half_precision_are_found_in_both_namings(
+    naming: str, component: str, checkpoint: Path
+) -> None:
+    """Older releases of diffusers put the variant before the shard's number, newer ones after it."""
+    stem = {"unet": "diffusion_pytorch_model", "text_encoder": "model"}[component]
+    folder = checkpoint / component
+    weights = {name: one.half() for name, one in load_file(folder / f"{stem}.safetensors").items()}
+    (folder / f"{stem}.safetensors").unlink()
+    named = {}
+    for number in (1, 2):
+        file = naming.format(stem=stem, part=f"0000{number}-of-00002")
+        held = {name: weights[name] for name in sorted(weights)[number - 1 :: 2]}
+        save_file(held, folder / file, metadata={"format": "pt"})
+        named |= dict.fromkeys(held, file)
+    index = folder / f"{stem}.safetensors.index.fp16.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": named}))
+    opened = open_checkpoint(checkpoint)
+    assert opened.variants[component] == "fp16"
+    assert {f"{component}/{file}" for file in named.values()} <= set(opened.weight_digests)
+    found = getattr(opened, f"load_{component}")().state_dict()
+    assert weights.keys() <= found.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight.float(), atol=0, rtol=0)
+
+
+def test_each_network_is_taken_in_the_variant_that_it_has(checkpoint: Path) -> None:
+    """One in half precision only, one in both, which is read in full, the others in full only."""
+    for component, file in (("unet", UNET), ("vae", "vae/diffusion_pytorch_model.safetensors")):
+        half = {name: one.half() for name, one in load_file(checkpoint / file).items()}
+        save_file(half, checkpoint / file.replace(".saf", ".fp16.saf"), metadata={"format": "pt"})
+        if component == "unet":
+            (checkpoint / file).unlink()
+    opened = open_checkpoint(checkpoint)
+    variants = {"unet": "fp16", "vae": None, "text_encoder": None, "safety_checker": None}
+    assert {name: opened.variants[name] for name in variants} == variants
+    want = load_file(checkpoint / "vae/diffusion_pytorch_model.safetensors")
+    found = opened.load_vae().state_dict()
+    for name, weight in want.items():
+        torch.testing.assert_close(found[name], weight, atol=0, rtol=0)
+    assert opened.load_unet().conv_in.weight.dtype == torch.float32
+
+
 def test_the_names_of_published_checkpoints_are_understood(checkpoint: Path) -> None:
     """Those of 2022 put a ``text_model.`` and a second ``vision_model.`` before each name."""
     new = open_checkpoint(checkpoint)

@@ -66,7 +66,21 @@ def test_every_setting_is_found_again() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["a\nb", "Steps: 20, Sampler: x, CFG scale: 3", '"quoted", and: more', "(a:1.2)", "日本 🙂"],
+    [
+        "a\nb",
+        "Steps: 20, Sampler: x, CFG scale: 3",
+        '"quoted", and: more',
+        "(a:1.2)",
+        "日本 🙂",
+        "",
+        "<lora:x:0.8> a",
+        r"a\b \"c\"",
+        "[a|b], {c}",
+        "Seed: 7, Size: 1x1",
+        "a\n\nb\n",
+        "a, ",
+        "x: y\nSteps: 3",
+    ],
 )
 def test_odd_prompts_stay_whole(prompt: str) -> None:
     got, negative, fields = read(parameters_from_record({**RECORD, "prompt": prompt}))

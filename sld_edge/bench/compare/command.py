@@ -161,11 +161,15 @@ def _report(
     bundle: Bundle, task: Task, outcomes: Sequence[Outcome], activity: dict[str, Any]
 ) -> dict[str, Any]:
     from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, noise_warnings, result_of
-    from sld_edge.bench.compare.targets import not_promised_of, targets_of
+    from sld_edge.bench.compare.targets import targets_of
     from sld_edge.bench.machine import Activity, describe_machine
+    from sld_edge.bench.targets import not_promised_of, unet_bytes_of
 
     entries = result_of(outcomes, task.precision)
-    not_promised = not_promised_of(bundle.manifest, task.height, task.width)
+    manifest = bundle.manifest
+    not_promised = not_promised_of(
+        unet_bytes_of(manifest), manifest.precision, task.height, task.width
+    )
     return {
         "format": FORMAT,
         "version": VERSION,

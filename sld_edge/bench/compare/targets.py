@@ -8,7 +8,6 @@ from typing import Any
 from sld_edge.bench.compare.peers import BY_NAME
 from sld_edge.bench.stats import Interval
 from sld_edge.bench.targets import Target
-from sld_edge.manifest import Manifest
 
 #: Peer, which of its ratios against ours, and what it is to be at least.
 _PROMISED = (
@@ -18,9 +17,6 @@ _PROMISED = (
     ("optimum-onnx", "row_of_step", 1.0, "a step, per branch-row,"),
     ("optimum-openvino", "row_of_step", 1.0, "a step, per branch-row,"),
 )
-_UNET_WEIGHTS = "graphs/unet.weights"
-#: SD 1.5's UNet without its context's projections, which the text graph has; and some room.
-_MILLIONS = (780, 900)
 
 
 def targets_of(entries: Sequence[dict[str, Any]], not_promised: str = "") -> list[Target]:
@@ -28,7 +24,8 @@ def targets_of(entries: Sequence[dict[str, Any]], not_promised: str = "") -> lis
 
     Args:
         entries: The report's peers.
-        not_promised: Why nothing was promised of what was measured, see :func:`not_promised_of`; it shows nothing then.
+        not_promised: Why nothing was promised of what was measured, see
+            :func:`sld_edge.bench.targets.not_promised_of`; it shows nothing then.
     """
     by_name = {entry["name"]: entry for entry in entries}
     found = []
@@ -46,19 +43,6 @@ def targets_of(entries: Sequence[dict[str, Any]], not_promised: str = "") -> lis
             )
         )
     return found
-
-
-def not_promised_of(manifest: Manifest, height: int, width: int) -> str:
-    """Why a measurement is of something else than SD 1.5 at 512×512; empty where it is that.
-
-    A network is told by its number of weights, so random ones of that architecture count.
-    """
-    width_of_one = {"fp32": 4, "fp16": 2}[manifest.precision]
-    size = sum(file.size for name, file in manifest.files.items() if name == _UNET_WEIGHTS)
-    millions = size / width_of_one / 1e6
-    if _MILLIONS[0] <= millions <= _MILLIONS[1] and (height, width) == (512, 512):
-        return ""
-    return f"measured on {millions:.3g} million weights at {height}x{width}, promised for SD 1.5 at 512x512"
 
 
 def _why_not(by_name: dict[str, dict[str, Any]], peer: str) -> str:

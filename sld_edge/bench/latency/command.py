@@ -112,6 +112,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
     from sld_edge.bench.latency.report import FORMAT, VERSION, CaseReport, Report
     from sld_edge.bench.latency.table import LiveLine
     from sld_edge.bench.machine import ActivityMeter, describe_machine
+    from sld_edge.bench.targets import unet_bytes_of
     from sld_edge.bundle import Bundle
     from sld_edge.runtime.pipeline import SafePipeline
 
@@ -174,6 +175,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             "weight_bytes": sum(
                 file.size for name, file in manifest.files.items() if name.endswith(".weights")
             ),
+            "unet_bytes": unet_bytes_of(manifest),
         },
         machine=describe_machine(),
         activity=asdict(activity),

@@ -12,7 +12,7 @@ import numpy as np
 from sld_edge.bench.latency.clock import OUTSIDE, STAGES, outside_share
 from sld_edge.bench.latency.report import STEP_SERIES, CaseReport, ColdStart, Report
 from sld_edge.bench.stats import Interval, median_interval, noise_of, ratio_interval, summarize
-from sld_edge.bench.targets import Target
+from sld_edge.bench.targets import Target, not_promised_of
 
 #: Where a second start is held against a first one. The promise is about the first of these: what follows it is the
 #: step's own arithmetic, which no start can spare.
@@ -66,33 +66,34 @@ def engine_lines(report: Report) -> dict[str, list[str]]:
 
 
 def targets_of(report: Report) -> list[Target]:
-    """What this project promises of every case, with what was measured of it."""
-    found = []
-    for case in report.cases:
-        numbers = statistics_of(case)
-        outside = Interval(**numbers["outside_networks"])
-        found.append(
-            Target(case=case.name, name="time of a call outside the networks", limit=0.005,
-                   at_least=False, unit="%", measured=outside)
-        )  # fmt: skip
-        if host := case.series("host_step"):
-            found.append(
-                Target(case=case.name, name="host time of a step outside the network", limit=1e-3,
-                       at_least=False, unit="ms", measured=median_interval(host))
-            )  # fmt: skip
-        if not case.cold:
-            continue
-        found.append(
-            Target(case=case.name, name="second start up to the first step, of the first start's", limit=0.4,
-                   at_least=False, unit="%", measured=start_ratio(case.cold, STARTED[0]),
-                   why="no further start was made")
-        )  # fmt: skip
-        if (weights := report.bundle["weight_bytes"]) and report.bundle["precision"] == "fp32":
-            peak = median_interval([start.peak_bytes / weights for start in case.cold])
-            found.append(
-                Target(case=case.name, name="peak memory of a fresh process, of the weights on disk", limit=1.25,
-                       at_least=False, unit="x", measured=peak)
-            )  # fmt: skip
+    """What this project promises of every case, with what was measured of it; nothing is shown by another network."""
+    return [target for case in report.cases for target in _targets_of_case(case, report.bundle)]
+
+
+def _targets_of_case(case: CaseReport, bundle: dict[str, Any]) -> list[Target]:
+    numbers, precision = statistics_of(case), bundle["precision"]
+    other = not_promised_of(bundle["unet_bytes"], precision, case.case.height, case.case.width)
+
+    def target(
+        name: str, limit: float, unit: str, measured: Interval | None, why: str = ""
+    ) -> Target:
+        return Target(case=case.name, name=name, limit=limit, at_least=False, unit=unit,
+                      measured=None if other else measured, why=other or why)  # fmt: skip
+
+    outside = Interval(**numbers["outside_networks"])
+    found = [target("time of a call outside the networks", 0.005, "%", outside)]
+    if host := case.series("host_step"):
+        name = "host time of a step outside the network"
+        found.append(target(name, 1e-3, "ms", median_interval(host)))
+    if not case.cold:
+        return found
+    name = "second start up to the first step, of the first start's"
+    ratio = start_ratio(case.cold, STARTED[0])
+    found.append(target(name, 0.4, "%", ratio, "no further start was made"))
+    if (weights := bundle["weight_bytes"]) and precision == "fp32":
+        peak = median_interval([start.peak_bytes / weights for start in case.cold])
+        name = "peak memory of a fresh process, of the weights on disk"
+        found.append(target(name, 1.25, "x", peak))
     return found
 
 

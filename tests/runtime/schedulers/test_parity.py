@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sld_edge.runtime.schedulers import scheduler_names
+from sld_edge.runtime.schedulers import build_schedule, scheduler_names
 
-from .reference import SD15, SD21, compare
+from .reference import SD15, SD21, compare, diffusers_scheduler
 
 KINDS = ("epsilon", "v_prediction")
 SPACINGS = ("linspace", "leading", "trailing")
@@ -57,3 +57,29 @@ def test_equals_diffusers_over_the_whole_grid(
 )
 def test_equals_diffusers_for_many_steps(name: str) -> None:
     compare(name, SD15, steps=250)
+
+
+@pytest.mark.parametrize("skipped", [True, False], ids=["plms", "runge-kutta start"])
+def test_pndm_equals_diffusers_at_every_number_of_steps(skipped: bool) -> None:
+    config = {**SD15, "skip_prk_steps": skipped}
+    for steps in range(1 if skipped else 4, 25):  # diffusers refuses the other below four
+        compare("pndm", config, steps=steps)
+    for spacing in SPACINGS:
+        spaced = {**config, "timestep_spacing": spacing}
+        reference = diffusers_scheduler("pndm", spaced)
+        for steps in (*range(25, 1000, 61), 999):
+            reference.set_timesteps(steps)
+            # Rounding makes trailing spacing append timestep −1 at some numbers (see test_options).
+            want = [one for one in reference.timesteps.tolist() if one >= 0]
+            ours = build_schedule("pndm", spaced, steps=steps)
+            assert ours.timesteps.tolist() == want, (spacing, steps)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize(
+    "name", ["ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m", "unipc", "lcm", "tcd"]
+)
+def test_zero_terminal_snr_equals_diffusers_at_every_spacing(name: str, spacing: str) -> None:
+    config = {**SD21, "rescale_betas_zero_snr": True, "timestep_spacing": spacing}
+    for steps in (1, 2, 5, 20):
+        compare(name, config, steps=steps, eta=0.0)
