@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.errors import EngineError, InvalidInput
-from sld_edge.manifest import Graph, Tensor
+from sld_edge.manifest import Graph, Precision, Tensor
 from sld_edge.plain import is_text, plain_text, whole_number
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -21,8 +21,6 @@ ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 #: More than any machine has; what is beyond is a slip of the keyboard.
 MOST_THREADS = 4096
 COMPUTE_PRECISIONS: tuple[ComputePrecision, ...] = ("fp32", "bf16", "fp16", "int8")
-#: What arithmetic between tensors of 16 or 32 bits may use.
-FloatPrecision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES: dict[str, type[np.generic]] = {
     "float32": np.float32,
@@ -169,6 +167,8 @@ class Recipe:
     #: The same graph rewritten for a backend, as backend name → file.
     variants: Mapping[str, Path]
     options: EngineOptions
+    #: What the bundle stores the graph in.
+    stored: Precision = "fp32"
     #: The weight files that the graph's file refers to.
     weights: tuple[Path, ...] = ()
     #: sha256 of the graph's file and of its weight files, by their names in the bundle.
@@ -237,32 +237,6 @@ def check_binding(graph: Graph, inputs: Arrays, outputs: Arrays) -> dict[str, in
 def not_loaded(graph: Graph) -> EngineError:
     """The error of an engine that is used outside its ``with`` block."""
     return EngineError(f"the {graph.kind} engine is not loaded", hint="use `with engine:`")
-
-
-def precision_within(asked: ComputePrecision, capabilities: Collection[str]) -> FloatPrecision:
-    """The lowest precision that is allowed and that a device lists among its capabilities (``"BF16"``), else fp32."""
-    wanted: FloatPrecision = float_precision(asked)
-    return wanted if wanted == "fp32" or wanted.upper() in capabilities else "fp32"
-
-
-def float_precision(asked: ComputePrecision) -> FloatPrecision:
-    """What a permission means for arithmetic that is not in 8 bits: who allows int8 allows bf16."""
-    return "bf16" if asked == "int8" else asked
-
-
-def stated_precision(used: str, asked: ComputePrecision, *, why_not_int8: str = "") -> str:
-    """What a description says of the precision: why it is not the one that was allowed.
-
-    Args:
-        used: What the arithmetic uses.
-        asked: What was allowed.
-        why_not_int8: The reason that int8 was not used where it was allowed.
-    """
-    if asked == "int8" and why_not_int8:
-        return f"{used} (int8 was allowed, {why_not_int8})"
-    if used == "fp32" and asked != "fp32":
-        return f"fp32 ({asked} was allowed, this processor has no arithmetic for it)"
-    return used
 
 
 def dtype_of(tensor: Tensor) -> type[np.generic]:

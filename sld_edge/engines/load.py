@@ -14,7 +14,7 @@ from sld_edge.engines.chosen import ChosenEngine
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName
 from sld_edge.errors import EngineError, InvalidInput, SldError
-from sld_edge.manifest import Graph, GraphKind
+from sld_edge.manifest import Graph, GraphKind, Precision
 
 BACKENDS = ("onnxruntime", "openvino", *LIBRARIES)
 #: Backend and provider of options that leave the choice to this module.
@@ -94,12 +94,18 @@ def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaS
         file=bundle.file(graph.file),
         variants={name: bundle.file(file) for name, file in graph.variants.items()},
         options=options,
+        stored=_stored(bundle, graph),
         weights=tuple(bundle.file(name) for name in graph.weights),
         digests={name: bundle.manifest.files[name].sha256 for name in (graph.file, *graph.weights)},
         cache=bundle.cache_folder(),
         int8=_in_8_bits(bundle, graph, options),
         session=session,
     )
+
+
+def _stored(bundle: Bundle, graph: Graph) -> Precision:
+    """The equations are stored in fp32 in every bundle."""
+    return "fp32" if graph.kind in _ON_HOST else bundle.manifest.precision
 
 
 def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: bool) -> Engine:
@@ -153,6 +159,7 @@ def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe |
         file=bundle.file(graph.int8.file),
         variants={},
         options=options,
+        stored=_stored(bundle, graph),
         weights=tuple(bundle.file(name) for name in graph.int8.weights),
         digests={name: bundle.manifest.files[name].sha256 for name in names},
         group=graph.int8.group,

@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.base import Engine
 from sld_edge.engines.device import DeviceEngine
-from sld_edge.engines.onnxruntime.resident import ResidentEngine
 from sld_edge.runtime.call import Call
-from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.loop import Floats, HostLoop
 from sld_edge.runtime.loop_cache import LoopCache
 from sld_edge.runtime.noise import randn_for
 from sld_edge.runtime.plan import Plan, build_plan, tables_for
-from sld_edge.runtime.resident_loop import ResidentLoop
 
 #: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
 Callback = Callable[[int, float, Floats], None]
@@ -29,11 +26,17 @@ class Denoiser:
     def __init__(self) -> None:
         self._loops = LoopCache()
         self._line = ""
+        self._captured = False
 
     @property
     def description(self) -> str:
         """How the device ran the latest loop: ``"one CUDA graph …"`` or ``"plain enqueue: …"``; empty on the host."""
         return self._line
+
+    @property
+    def captured(self) -> bool:
+        """Whether the latest loop was one captured graph, launched once."""
+        return self._captured
 
     def denoise(
         self,
@@ -100,19 +103,14 @@ class Denoiser:
         start: tuple[Floats, float, Callable[[], Floats]],
         every: int,
     ) -> Iterator[Iterator[tuple[int, float, Floats]]]:
-        on_device, resident = _on_one_device(engines), _resident(engines)
-        if on_device is not None:
-            opened = self._loops.loop(plan, on_device, DeviceLoop)
-        elif resident is not None:
-            opened = self._loops.loop(plan, resident, ResidentLoop)
-        else:
-            self._line = ""
-            loop = HostLoop(plan, engines, context=context, tables=tables)
-            yield loop.run(*start)
+        on_device = _on_one_device(engines)
+        if on_device is None:
+            self._line, self._captured = "", False
+            yield HostLoop(plan, engines, context=context, tables=tables).run(*start)
             return
-        with opened as loop_there:
-            yield loop_there.run(*start, context=context, tables=tables, watch_every=every)
-            self._line = loop_there.description
+        with self._loops.loop(plan, on_device) as loop:
+            yield loop.run(*start, context=context, tables=tables, watch_every=every)
+            self._line, self._captured = loop.description, loop.captured
 
 
 def _on_one_device(engines: Mapping[str, Engine]) -> dict[str, DeviceEngine] | None:
@@ -121,13 +119,3 @@ def _on_one_device(engines: Mapping[str, Engine]) -> dict[str, DeviceEngine] | N
     if len(found) < len(engines) or len({id(engine.session) for engine in found.values()}) > 1:
         return None
     return found
-
-
-def _resident(engines: Mapping[str, Engine]) -> dict[str, ResidentEngine] | None:
-    """The same engines where ONNX Runtime runs all of them on one card."""
-    found = {
-        name: engine
-        for name, engine in engines.items()
-        if isinstance(engine, ResidentEngine) and engine.memory == "cuda"
-    }
-    return found if len(found) == len(engines) else None

@@ -1,14 +1,17 @@
 """Runs a plan on a CUDA device: every buffer at a fixed address, every launch in one graph.
 
-The first run of a plan puts each kind of launch on the stream once, because libraries prepare themselves then, and
-records all launches as one CUDA graph. Every later run overwrites the buffers, launches the graph and waits, once.
-New prompts, seeds, strengths and guidance scales are other contents of the same buffers.
+The first run of a plan puts each kind of launch on the stream as often as its library needs to prepare itself, and
+records all launches as one CUDA graph. Where a library has prepared itself for other shapes since it recorded some, the
+graph's result is compared with that of plain launches once: kernels that it gave up would show there. Every later run
+overwrites the buffers, launches the graph and waits, once. New prompts, seeds, strengths and guidance scales are other
+contents of the same buffers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -91,8 +94,12 @@ class DeviceLoop:
         self._calls: list[Enqueue] = []
         self._graph: Graph | None = None
         self._generation = -1
+        #: What the engines had adapted to when the graph was last known to hold; None before.
+        self._trusted: tuple[int, ...] | None = None
         self._refused = ""
         self._line = "not run"
+        #: Whether the latest run was one launch of a captured graph.
+        self.captured = False
 
     @property
     def description(self) -> str:
@@ -170,11 +177,12 @@ class DeviceLoop:
         session.use()
         self._fill(noise * np.float32(init_noise_sigma), draw, context, tables)
         session.copy_in(self._base, self._uploaded())
-        graph = None if watch_every else self._captured()
+        graph = None if watch_every else self._proven_graph()
         self._start()
         result = self._result()
         last = self._plan.evaluations - 1
         timesteps = tables["timesteps"][:, 0]
+        self.captured = graph is not None
         if graph is not None:
             self._line = f"one CUDA graph of {len(self._calls)} launches"
             session.launch(graph)
@@ -189,25 +197,45 @@ class DeviceLoop:
                     session.copy_out(result, self._array(self._plan.samples[index]).address)
                     session.synchronise()
                     yield index, float(timesteps[index]), result
-        session.copy_out(result, self._array(self._plan.samples[last]).address)
-        session.synchronise()
+        self._fetch_last()
         check_finite(result)
         yield last, float(timesteps[last]), result
 
-    def _captured(self) -> Graph | None:
+    def _proven_graph(self) -> Graph | None:
+        """The graph of all launches; None where it cannot be had, or does not give what plain launches give."""
+        graph = self._captured_graph()
+        if graph is None or self._trusted == self._adaptations():
+            return graph
+        plain = self._result_of(self._enqueue_all)
+        found = self._result_of(partial(self._session.launch, graph))
+        self._trusted = self._adaptations()
+        if not np.array_equal(plain, found, equal_nan=True):
+            self._free_graph()
+            self._refused = "the captured graph gave other values than plain launches"
+        return self._graph
+
+    def _result_of(self, run: Callable[[], None]) -> Floats:
+        self._start()
+        run()
+        self._fetch_last()
+        return self._result().copy()
+
+    def _captured_graph(self) -> Graph | None:
         """The graph of all launches, captured where it has not been or no longer holds; None where it cannot be."""
         session = self._session
         if self._generation == session.scratch.generation:
             return self._graph
         self._drop_graph()
         self._start()
-        kinds: dict[Any, Enqueue] = {}
+        kinds: dict[Any, tuple[DeviceEngine, Enqueue]] = {}
         for launch, call in zip(self._plan.launches, self._calls, strict=True):
             views = (*launch.inputs, *launch.outputs)
             shapes = tuple(self._array(view).shape for _, view in views)
-            kinds.setdefault((launch.graph, shapes), call)
-        for call in kinds.values():
-            call()
+            kinds.setdefault((launch.graph, shapes), (self._engines[launch.graph], call))
+        for number in range(max(engine.warm_up_runs for engine in self._engines.values())):
+            for engine, call in kinds.values():
+                if number < engine.warm_up_runs:
+                    call()
         session.synchronise()
         # Scratch memory may have moved to make room; from here on it stays.
         self._generation = session.scratch.generation
@@ -215,15 +243,25 @@ class DeviceLoop:
             (why for engine in self._engines.values() if (why := engine.refuses_capture())), ""
         )
         if not self._refused:
+            adapted = self._adaptations()
             try:
                 self._graph = session.capture(self._enqueue_all)
             except CaptureRefused as error:
                 self._refused = f"capture was refused ({error.what})"
+            self._trusted = adapted if adapted == self._adaptations() else None
         return self._graph
+
+    def _adaptations(self) -> tuple[int, ...]:
+        return tuple(engine.adaptations for engine in self._engines.values())
 
     def _enqueue_all(self) -> None:
         for call in self._calls:
             call()
+
+    def _fetch_last(self) -> None:
+        """Copy the latents of the last evaluation to the host and wait for them."""
+        self._session.copy_out(self._result(), self._array(self._plan.samples[-1]).address)
+        self._session.synchronise()
 
     def _start(self) -> None:
         """Put zeros and the starting latents in their places."""
@@ -273,7 +311,11 @@ class DeviceLoop:
         return self._layout.array(self._base, view)
 
     def _drop_graph(self) -> None:
-        graph, self._graph, self._generation = self._graph, None, -1
+        self._generation = -1
+        self._free_graph()
+
+    def _free_graph(self) -> None:
+        graph, self._graph = self._graph, None
         if graph is not None:
             graph.free()
 

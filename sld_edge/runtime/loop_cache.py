@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
 
+from sld_edge.engines.device import DeviceEngine
 from sld_edge.errors import EngineError
 from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.plan import Plan
-from sld_edge.runtime.resident_loop import ResidentLoop
-
-Loop: TypeAlias = DeviceLoop | ResidentLoop
 
 #: Loops kept, for example with and without safety. Each holds its plan's buffers on the device.
 _KEPT = 2
@@ -22,18 +19,13 @@ class LoopCache:
     """Opens a loop for each new plan and closes the one that was not used the longest."""
 
     def __init__(self) -> None:
-        self._loops: OrderedDict[tuple[Plan, tuple[int, ...]], Loop] = OrderedDict()
+        self._loops: OrderedDict[tuple[Plan, tuple[int, ...]], DeviceLoop] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._loops)
 
     @contextmanager
-    def loop(
-        self,
-        plan: Plan,
-        engines: Mapping[str, Any],
-        make: Callable[[Plan, Any], Loop] = DeviceLoop,
-    ) -> Iterator[Loop]:
+    def loop(self, plan: Plan, engines: Mapping[str, DeviceEngine]) -> Iterator[DeviceLoop]:
         """The loop of a plan on these engines; whatever goes wrong while it is used, it is closed then.
 
         Raises:
@@ -45,7 +37,7 @@ class LoopCache:
         if loop is None:
             while len(self._loops) >= _KEPT:
                 self._close_oldest()
-            loop = self._opened(plan, engines, make)
+            loop = self._opened(plan, engines)
         try:
             yield loop
         except BaseException:
@@ -58,16 +50,14 @@ class LoopCache:
         while self._loops:
             self._close_oldest()
 
-    def _opened(
-        self, plan: Plan, engines: Mapping[str, Any], make: Callable[[Plan, Any], Loop]
-    ) -> Loop:
+    def _opened(self, plan: Plan, engines: Mapping[str, DeviceEngine]) -> DeviceLoop:
         try:
-            return make(plan, engines).__enter__()
+            return DeviceLoop(plan, engines).__enter__()
         except EngineError:
             if not self._loops:
                 raise
         self.close()  # loops kept for later must not be what stands in the way
-        return make(plan, engines).__enter__()
+        return DeviceLoop(plan, engines).__enter__()
 
     def _close_oldest(self) -> None:
         _, loop = self._loops.popitem(last=False)

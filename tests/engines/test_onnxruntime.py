@@ -214,6 +214,6 @@ def test_a_registered_plug_in_is_used_through_its_devices(monkeypatch: pytest.Mo
     options = EngineOptions(compute_precision="bf16")
     first, second = providers.candidates(options, threads=2)
     assert first.devices == (device,)
-    assert first.precision == "bf16"
+    assert first.arithmetic.precision == "bf16"
     assert "device_type" not in first.options
     assert second.short_name == "cpu"

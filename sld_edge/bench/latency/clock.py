@@ -18,7 +18,6 @@ from sld_edge.engines.base import Arrays, Engine
 from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.device import DeviceEngine, Enqueue
-from sld_edge.engines.onnxruntime.resident import ResidentArray, ResidentEngine
 from sld_edge.runtime.observe import Observer, WrappedEngine
 
 #: Stages of an image that sum up to its time, in running order, and what they are.
@@ -97,8 +96,6 @@ class TimedEngine(WrappedEngine):
 
     def __enter__(self) -> Engine:
         self._engine = self._engine.__enter__()
-        if isinstance(self._engine, ResidentEngine):
-            return TimedResidentEngine(self._engine, self._spans)
         if isinstance(self._engine, DeviceEngine):
             return TimedDeviceEngine(self._engine, self._spans)
         return self
@@ -128,34 +125,6 @@ class TimedEngine(WrappedEngine):
         return timed
 
 
-class TimedResidentEngine(TimedEngine):
-    """An engine of ONNX Runtime's, timed where its arrays stay in place too: it returns when a run is done."""
-
-    def __init__(self, engine: ResidentEngine, spans: list[Span]) -> None:
-        super().__init__(engine, spans)
-        self._resident = engine
-
-    @property
-    def memory(self) -> str:
-        """As the engine's."""
-        return self._resident.memory
-
-    @property
-    def captures(self) -> bool:
-        """As the engine's."""
-        return self._resident.captures
-
-    def bind_resident(
-        self,
-        inputs: Mapping[str, ResidentArray],
-        outputs: Mapping[str, ResidentArray],
-        *,
-        graph_id: int = -1,
-    ) -> Callable[[], None]:
-        """As the engine's, with every call timed."""
-        return self._timed(self._resident.bind_resident(inputs, outputs, graph_id=graph_id))
-
-
 class TimedDeviceEngine(TimedEngine):
     """An engine on a device: what is put on its stream takes the host no time, and what that takes is not seen."""
 
@@ -171,6 +140,16 @@ class TimedDeviceEngine(TimedEngine):
     def session(self) -> CudaSession:
         """The device and its stream."""
         return self._on_device.session
+
+    @property
+    def warm_up_runs(self) -> int:
+        """As the engine's."""
+        return self._on_device.warm_up_runs
+
+    @property
+    def adaptations(self) -> int:
+        """As the engine's."""
+        return self._on_device.adaptations
 
     def bind_device(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]

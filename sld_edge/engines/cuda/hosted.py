@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Arrays
+from sld_edge.engines.base import Arrays, check_arrays, check_binding, empty_outputs
 from sld_edge.engines.cuda.memory import DeviceArray, PinnedMemory, aligned
 from sld_edge.engines.device import DeviceEngine, Enqueue
+
+#: Sets of shapes that host arrays are kept ready for.
+_KEPT = 4
 
 
 class Hosted:
@@ -103,3 +108,42 @@ class Hosted:
     def _host(self, name: str, like: NDArray[Any]) -> NDArray[Any]:
         pinned: PinnedMemory = self._pinned
         return pinned.view(self._offsets[name], like.shape, np.dtype(like.dtype).name)
+
+
+class HostedRuns:
+    """All host arrays that one engine on the device serves."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[tuple[int, ...], ...], Hosted] = OrderedDict()
+        self._bound: WeakSet[Hosted] = WeakSet()
+
+    def bind(
+        self, engine: DeviceEngine, inputs: Arrays, outputs: Arrays, constant: Collection[str]
+    ) -> Callable[[], None]:
+        """As :meth:`~sld_edge.engines.base.Engine.bind`: each call copies in, runs, copies out and waits."""
+        check_binding(engine.graph, inputs, outputs)
+        hosted = Hosted(engine, inputs, outputs, constant)
+        self._bound.add(hosted)
+        given = (dict(inputs), dict(outputs))
+        return lambda: hosted.call(*given)
+
+    def run(self, engine: DeviceEngine, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """As :meth:`~sld_edge.engines.base.Engine.run`; the latest shapes' memory is kept."""
+        graph = engine.graph
+        outputs = empty_outputs(graph, check_arrays(inputs, graph.inputs, "inputs"))
+        key = tuple(inputs[tensor.name].shape for tensor in graph.inputs)
+        hosted = self._kept.pop(key, None)
+        if hosted is None:
+            if len(self._kept) >= _KEPT:
+                self._kept.popitem(last=False)[1].free()
+            hosted = Hosted(engine, inputs, outputs)
+        self._kept[key] = hosted
+        hosted.call(inputs, outputs)
+        return outputs
+
+    def free(self) -> None:
+        """Release the memory of all of them, whoever still refers to one."""
+        for hosted in (*self._bound, *self._kept.values()):
+            hosted.free()
+        self._bound.clear()
+        self._kept.clear()

@@ -126,12 +126,15 @@ class CudaSession:
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         """Record what ``enqueue`` puts on the stream instead of running it.
 
+        The mode is the relaxed one: what a library asks of the device on the way, memory for example, is not
+        recorded and may happen; waiting for the stream spoils the capture.
+
         Raises:
             CaptureRefused: it does something that cannot be recorded, or its graph cannot be made.
         """
         driver = self.driver
         try:
-            mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
             ask(driver.cuStreamBeginCapture, self._stream, mode)
             try:
                 enqueue()

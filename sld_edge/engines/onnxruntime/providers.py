@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from sld_edge.engines.base import (
-    ComputePrecision,
-    EngineOptions,
-    FloatPrecision,
-    float_precision,
-    precision_within,
-)
-from sld_edge.errors import InvalidInput
+from sld_edge.engines.base import EngineOptions
+from sld_edge.engines.cuda.present import present_device
+from sld_edge.engines.precision import EVERYTHING, Arithmetic, Place, arithmetic_at
+from sld_edge.errors import EngineError, InvalidInput, MissingDependency
+from sld_edge.manifest import Precision
 
 _OPENVINO_LIBRARY = "sld_edge_openvino"
 
@@ -30,7 +27,20 @@ PROVIDERS: dict[str, str] = {
     "dml": "DmlExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+_PLACES: dict[str, Place] = {
+    "tensorrt-rtx": "onnxruntime:tensorrt-rtx",
+    "tensorrt": "onnxruntime:tensorrt",
+    "cuda": "onnxruntime:cuda",
+    "openvino": "onnxruntime:openvino",
+    "coreml": "onnxruntime:coreml",
+    "dml": "onnxruntime:dml",
+    "cpu": "onnxruntime:cpu",
+}
 _FOR_CARDS = ("tensorrt-rtx", "tensorrt", "cuda")
+#: Compute capability from which cards have TF32.
+_FIRST_WITH_TF32 = (8, 0)
+#: The arena grows by what is asked for, not to the next power of two (docs/performance.md, *Memory on a card*).
+_CUDA_MEMORY = {"arena_extend_strategy": "kSameAsRequested"}
 #: Taken only when named: they may compute in a lower precision than the graph without a switch to forbid it.
 _ONLY_ON_REQUEST = ("coreml", "dml")
 
@@ -41,24 +51,22 @@ class Provider:
 
     short_name: str
     name: str
+    #: What it will compute in.
+    arithmetic: Arithmetic
     options: dict[str, str] = field(default_factory=dict)
     #: Plug-in devices (``OrtEpDevice``); empty for a provider built into ONNX Runtime.
     devices: tuple[Any, ...] = ()
-    #: Precision this provider will compute in.
-    precision: str = "fp32"
-    #: Whether it captures what it runs as CUDA graphs and replays them.
-    cuda_graph: bool = False
 
 
 def candidates(
-    options: EngineOptions, *, threads: int, cuda_graph: bool = False
+    options: EngineOptions, *, threads: int, stored: Precision = "fp32"
 ) -> Iterator[Provider]:
     """Providers present on this machine, best first.
 
     Args:
         options: Which to try: all, or those that are named (``"cuda"``, ``"cuda,cpu"``).
         threads: CPU threads.
-        cuda_graph: Offer CUDA first with its graphs; it refuses a graph that has nodes for other processors.
+        stored: What the bundle stores the graph in.
 
     Raises:
         InvalidInput: the provider that was named is not present.
@@ -75,47 +83,47 @@ def candidates(
         if not devices and name not in present:
             continue
         found = True
-        provider = _provider(short_name, name, devices, options, threads)
-        if cuda_graph and short_name == "cuda":
-            with_graph = {**provider.options, "enable_cuda_graph": "1"}
-            yield replace(provider, options=with_graph, cuda_graph=True)
-        yield provider
+        arithmetic = arithmetic_at(
+            _PLACES[short_name],
+            stored,
+            options.compute_precision,
+            can=_capabilities(short_name, devices),
+        )
+        yield Provider(
+            short_name=short_name,
+            name=name,
+            options=_settings(short_name, devices, arithmetic, threads),
+            devices=devices,
+            arithmetic=arithmetic,
+        )
     if not found:
         raise InvalidInput(
             "this execution provider is not on this machine", value=wanted, hint=_how_to_get(wanted)
         )
 
 
-def _provider(
-    short_name: str, name: str, devices: tuple[Any, ...], options: EngineOptions, threads: int
-) -> Provider:
-    asked = options.compute_precision
-    precision: str = "fp32"
-    settings: dict[str, str] = {}
+def _settings(
+    short_name: str, devices: tuple[Any, ...], arithmetic: Arithmetic, threads: int
+) -> dict[str, str]:
     if short_name == "openvino":
-        precision = _openvino_precision(devices, asked)
-        hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
-        config = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+        config = {**arithmetic.options, "INFERENCE_NUM_THREADS": threads}
         settings = {"load_config": json.dumps({"CPU": config})}
-        if not devices:
-            settings["device_type"] = "CPU"
-    elif short_name == "cuda":
-        settings = {"use_tf32": "0" if asked == "fp32" else "1"}
-        precision = "fp32" if asked == "fp32" else "tf32"
-    elif short_name == "tensorrt" and asked != "fp32":
-        precision = float_precision(asked)
-        settings = {f"trt_{precision}_enable": "1"}
-    return Provider(
-        short_name=short_name, name=name, options=settings, devices=devices, precision=precision
-    )
+        return settings if devices else {**settings, "device_type": "CPU"}
+    settings = {name: str(value) for name, value in arithmetic.options.items()}
+    return settings | _CUDA_MEMORY if short_name == "cuda" else settings
 
 
-def _openvino_precision(devices: tuple[Any, ...], asked: ComputePrecision) -> FloatPrecision:
-    """The precision asked for where this CPU has arithmetic for it, else fp32; a built-in provider says nothing."""
-    if not devices:
-        return float_precision(asked)
-    capabilities = str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
-    return precision_within(asked, capabilities)
+def _capabilities(short_name: str, devices: tuple[Any, ...]) -> Collection[str]:
+    """What the provider's device can do; a built-in OpenVINO and an unknown card are believed to do everything."""
+    if short_name == "openvino" and devices:
+        return str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
+    if short_name in _FOR_CARDS:
+        try:
+            if present_device().capability < _FIRST_WITH_TF32:
+                return EVERYTHING - {"TF32"}
+        except (EngineError, MissingDependency):
+            return EVERYTHING
+    return EVERYTHING
 
 
 def on_a_card(short_name: str) -> bool:

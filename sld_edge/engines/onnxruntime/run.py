@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -11,28 +11,23 @@ from numpy.typing import NDArray
 
 from sld_edge.engines.base import (
     Arrays,
+    Engine,
     Recipe,
     check_arrays,
     check_binding,
     dtype_of,
     not_loaded,
-    stated_precision,
 )
 from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.half_range import BEYOND_HALF, fits_half
+from sld_edge.engines.onnxruntime.on_stream import OnStreamEngine, failed_in
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
-from sld_edge.engines.onnxruntime.resident import ResidentArray
 from sld_edge.engines.openvino.linked import file_with_weights_beside
-from sld_edge.errors import EngineError, MissingDependency, one_line
+from sld_edge.errors import EngineError, MissingDependency, SldError, one_line
 from sld_edge.manifest import Graph
 
 #: Too little work for a thread pool: waking it costs more than it saves.
 _SINGLE_THREADED = ("advance", "advance_many")
-#: Run once a step on arrays that stay in place, so worth to be captured.
-_IN_LOOP = ("unet", "advance", "advance_many")
-_GRAPH_ID = "gpu_graph_id"
-#: Neither capture nor replay in this run.
-_NO_GRAPH = "-1"
 
 
 class OnnxRuntimeEngine:
@@ -42,6 +37,7 @@ class OnnxRuntimeEngine:
         self._recipe = recipe
         self._session: Any = None
         self._provider: Provider | None = None
+        self._on_stream: OnStreamEngine | None = None
         self._refused: list[str] = []
 
     @property
@@ -55,34 +51,17 @@ class OnnxRuntimeEngine:
         return self._provider.short_name if self._provider else ""
 
     @property
-    def memory(self) -> str:
-        """Where arrays can stay between runs: ``"cuda"`` on a card, else ``"cpu"``."""
-        return "cuda" if on_a_card(self.provider) else "cpu"
-
-    @property
-    def captures(self) -> bool:
-        """Whether runs with a graph's number are captured as CUDA graphs."""
-        return self._provider is not None and self._provider.cuda_graph
-
-    @property
     def description(self) -> str:
         """Library, provider, precision and threads, and which better provider was refused and why."""
-        if self._provider is None:
-            return "onnxruntime, not loaded"
-        import onnxruntime
+        if self._on_stream is not None:
+            return self._on_stream.description
+        return self._line(self._provider) if self._provider else "onnxruntime, not loaded"
 
-        asked = self._recipe.options.compute_precision
-        precision = stated_precision(
-            self._provider.precision, asked, why_not_int8="8-bit graphs run on the openvino engine"
-        )
-        line = f"onnxruntime {onnxruntime.__version__}, {self._provider.name}, {precision}, "
-        line += f"{self._threads()} threads"
-        return line + "".join(f"; {why}" for why in (*self._refused, *self._recipe.notes))
-
-    def __enter__(self) -> OnnxRuntimeEngine:
-        if self._session is None:
-            self._session, self._provider = self._open()
-        return self
+    def __enter__(self) -> Engine:
+        """This engine; on a card another one, whose arrays may stay there."""
+        if self._session is None and self._on_stream is None:
+            self._open()
+        return self if self._on_stream is None else self._on_stream
 
     def __exit__(
         self,
@@ -90,8 +69,11 @@ class OnnxRuntimeEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        serving, self._on_stream = self._on_stream, None
         self._session = None
         self._provider = None
+        if serving is not None:
+            serving.__exit__(kind, error, trace)
 
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
@@ -126,44 +108,9 @@ class OnnxRuntimeEngine:
             assert kept
             try:
                 bind_inputs(changing)
-                session.run_with_iobinding(binding, self._run_options(_NO_GRAPH))
+                session.run_with_iobinding(binding)
             except Exception as error:
-                raise self._failed(error) from error
-
-        return call
-
-    def bind_resident(
-        self,
-        inputs: Mapping[str, ResidentArray],
-        outputs: Mapping[str, ResidentArray],
-        *,
-        graph_id: int = -1,
-    ) -> Callable[[], None]:
-        """Bind arrays in the provider's own memory once; nothing is copied when the returned function runs.
-
-        It returns when the run is done: ONNX Runtime gives every session a stream of its own, and waiting
-        for it is what keeps the next session's run behind this one.
-
-        Args:
-            graph_id: Number, 1 or more, under which the run is captured as a CUDA graph and replayed: the same
-                number always with the same arrays. −1 runs plainly.
-
-        Raises:
-            EngineError: when run, if ONNX Runtime fails or refuses to capture.
-        """
-        session = self._acquired()
-        binding = session.io_binding()
-        for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
-            for name, array in arrays.items():
-                dtype = np.dtype(array.dtype).type
-                bind(name, self.memory, 0, dtype, array.shape, array.address)
-        options = self._run_options(str(graph_id))
-
-        def call() -> None:
-            try:
-                session.run_with_iobinding(binding, options)
-            except Exception as error:
-                raise self._failed(error) from error
+                raise failed_in(self.graph, error) from error
 
         return call
 
@@ -172,9 +119,9 @@ class OnnxRuntimeEngine:
         check_arrays(inputs, self.graph.inputs, "inputs")
         names = [tensor.name for tensor in self.graph.outputs]
         try:
-            results = self._acquired().run(names, dict(inputs), self._run_options(_NO_GRAPH))
+            results = self._acquired().run(names, dict(inputs))
         except Exception as error:
-            raise self._failed(error) from error
+            raise failed_in(self.graph, error) from error
         return {
             tensor.name: np.asarray(result, dtype=dtype_of(tensor))
             for tensor, result in zip(self.graph.outputs, results, strict=True)
@@ -196,31 +143,24 @@ class OnnxRuntimeEngine:
     def trim(self) -> None:
         """Nothing to do: ONNX Runtime keeps its arena for as long as the session lives."""
 
-    def _run_options(self, graph_id: str) -> Any:
-        if not self.captures:
-            return None
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry(_GRAPH_ID, graph_id)
-        return options
-
     def _acquired(self) -> Any:
         if self._session is None:
             raise not_loaded(self.graph)
         return self._session
-
-    def _failed(self, error: Exception) -> EngineError:
-        return EngineError(
-            f"onnxruntime failed in {self.graph.kind} ({one_line(str(error))[:300]})"
-        )
 
     def _threads(self) -> int:
         if self.graph.kind in _SINGLE_THREADED:
             return 1
         return self._recipe.options.threads or usable_cores()
 
-    def _open(self) -> tuple[Any, Provider]:
+    def _line(self, provider: Provider, *more: str) -> str:
+        import onnxruntime
+
+        line = f"onnxruntime {onnxruntime.__version__}, {provider.name}, {provider.arithmetic.stated}, "
+        line += f"{self._threads()} threads"
+        return "; ".join((line, *self._refused, *more, *self._recipe.notes))
+
+    def _open(self) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -229,28 +169,50 @@ class OnnxRuntimeEngine:
                 hint="pip install 'sld-edge[cpu]', or 'sld-edge[gpu]' for NVIDIA cards",
             ) from error
         self._refused = []
-        for provider in candidates(
-            self._recipe.options,
-            threads=self._threads(),
-            cuda_graph=self.graph.kind in _IN_LOOP,
-        ):
+        recipe = self._recipe
+        for provider in candidates(recipe.options, threads=self._threads(), stored=recipe.stored):
+            no_stream = self._put_on_stream(onnxruntime, provider)
+            if self._on_stream is not None:
+                return
             try:
-                return self._session_on(onnxruntime, provider), provider
+                self._session = self._session_on(onnxruntime, provider, {})
             except Exception as error:
-                what = f"{provider.name}{' with CUDA graphs' if provider.cuda_graph else ''}"
-                self._refused.append(f"{what} refused: {one_line(str(error))[:200]}")
+                self._refused.append(f"{provider.name} refused: {one_line(str(error))[:200]}")
+                continue
+            self._refused += no_stream
+            self._provider = provider
+            return
         raise EngineError(
-            f"no execution provider could load {self._recipe.file.name} ({'; '.join(self._refused)})"
+            f"no execution provider could load {recipe.file.name} ({'; '.join(self._refused)})"
         )
 
-    def _session_on(self, onnxruntime: Any, provider: Provider) -> Any:
+    def _put_on_stream(self, onnxruntime: Any, provider: Provider) -> list[str]:
+        """Open the session on the pipeline's stream where the provider takes one; else why not, for the description."""
+        if provider.short_name != "cuda":
+            return []
+        try:
+            self._on_stream = OnStreamEngine(
+                self.graph,
+                self._recipe.session,
+                lambda more: self._session_on(onnxruntime, provider, more),
+                self._line(provider, "on the pipeline's stream"),
+            )
+        except Exception as error:
+            why = error.what if isinstance(error, SldError) else one_line(str(error))[:200]
+            return [f"not on the pipeline's stream, arrays are copied at every run: {why}"]
+        self._provider = provider
+        return []
+
+    def _session_on(self, onnxruntime: Any, provider: Provider, more: dict[str, str]) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads()
         options.log_severity_level = 3
         # A pattern is one more block for all activations, from the second run on, beside those of the first:
         # twice the memory, for no time that could be measured.
         options.enable_mem_pattern = False
-        if provider.precision == "fp16" and not fits_half(self._recipe):
+        if provider.arithmetic.refused:
+            raise EngineError(provider.arithmetic.refused)
+        if provider.arithmetic.narrows and not fits_half(self._recipe):
             raise EngineError(f"fp16 was allowed, {BEYOND_HALF}")
         file = self._recipe.file
         if provider.short_name == "openvino":
@@ -262,7 +224,7 @@ class OnnxRuntimeEngine:
             if provider.short_name in ("cpu", "cuda"):
                 file = self._recipe.file_for("onnxruntime")
             session = onnxruntime.InferenceSession(
-                str(file), options, providers=[(provider.name, provider.options)]
+                str(file), options, providers=[(provider.name, {**provider.options, **more})]
             )
         # A provider whose libraries do not load is dropped with a mere warning: that must not pass unseen.
         if session.get_providers()[0] != provider.name:

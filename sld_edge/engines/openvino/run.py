@@ -15,22 +15,18 @@ from sld_edge.engines.base import (
     check_binding,
     empty_outputs,
     not_loaded,
-    precision_within,
-    stated_precision,
 )
 from sld_edge.engines.cores import usable_cores
-from sld_edge.engines.half_range import BEYOND_HALF, fits_half
+from sld_edge.engines.half_range import fits_half
 from sld_edge.engines.mapped import releasing_mapped
 from sld_edge.engines.openvino.compile import Sizes, compiled_from_recipe, sizes_to_fix
+from sld_edge.engines.precision import arithmetic_at
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 from sld_edge.offline import import_openvino
 
-#: Why the text encoder, the decoder and uncalibrated bundles do not run in 8 bits.
-_NO_GRAPH = "there is no 8-bit graph of it"
 #: What graphs are compiled for when they are loaded: one picture, with safety.
 _USUAL = {"R": 3, "B": 1}
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVinoEngine:
@@ -189,33 +185,24 @@ class OpenVinoEngine:
         options = self._recipe.options
         core = openvino.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        asked = options.compute_precision
-        precision = precision_within(asked, capabilities)
-        half = precision != "fp16" or fits_half(self._recipe)
-        if not half:
-            precision = "fp32"
-        low = self._recipe.int8 if asked == "int8" and "INT8" in capabilities else None
+        recipe = self._recipe
+        group = None if recipe.int8 is None else recipe.int8.group
+        found = arithmetic_at(
+            "openvino", recipe.stored, options.compute_precision, can=capabilities, group=group
+        )
+        if found.narrows and not fits_half(recipe):
+            found = arithmetic_at(
+                "openvino", recipe.stored, options.compute_precision, can=capabilities, half=False
+            )
         threads = options.threads or usable_cores()
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            **found.options,
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if low is not None:
-            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = low.group
-        elif precision == "fp32":
-            settings["EXECUTION_MODE_HINT"] = "ACCURACY"
-        self._used = self._recipe if low is None else low
+        low = recipe.int8 if found.precision == "int8" else None
+        self._used = recipe if low is None else low
         self._core, self._settings = core, settings
         version = openvino.get_version().split("-")[0]
-        if low is not None:
-            stated = f"int8, the rest {precision}"
-        elif asked == "int8" and self._recipe.int8 is None:
-            stated = stated_precision(precision, asked, why_not_int8=_NO_GRAPH)
-        elif not half:
-            stated = f"fp32 ({asked} was allowed, {BEYOND_HALF})"
-        else:
-            why = "this processor has no arithmetic for it"
-            stated = stated_precision(precision, asked, why_not_int8=why)
-        self._line = f"openvino {version}, CPU, {stated}, {threads} threads"
+        self._line = f"openvino {version}, CPU, {found.stated}, {threads} threads"
         self._line += "".join(f"; {why}" for why in self._recipe.notes)

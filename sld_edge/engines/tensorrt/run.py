@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
-from weakref import WeakSet
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import (
     Arrays,
     Recipe,
-    check_arrays,
-    check_binding,
-    dtype_of,
-    empty_outputs,
     not_loaded,
 )
 from sld_edge.engines.cache import Bytes, EngineCache, EngineKey
-from sld_edge.engines.cuda.hosted import Hosted
-from sld_edge.engines.cuda.memory import ALIGNMENT, DeviceArray
+from sld_edge.engines.cuda.hosted import HostedRuns
+from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.engines.device import Enqueue
+from sld_edge.engines.device import Enqueue, check_device_arrays
+from sld_edge.engines.precision import arithmetic_at
 from sld_edge.engines.tensorrt.find import (
     Shapes,
     build_again,
@@ -36,11 +30,8 @@ from sld_edge.engines.tensorrt.find import (
 )
 from sld_edge.engines.tensorrt.library import Library, LibraryName, load_library
 from sld_edge.engines.tensorrt.loaded import LoadedEngine
-from sld_edge.errors import EngineError, InvalidInput
-from sld_edge.manifest import Graph, Tensor
-
-#: Sets of shapes that host arrays are kept ready for.
-_KEPT = 4
+from sld_edge.errors import EngineError
+from sld_edge.manifest import Graph
 
 
 class TensorRtEngine:
@@ -65,8 +56,7 @@ class TensorRtEngine:
         #: Engines that were found and are not loaded yet.
         self._waiting: list[tuple[EngineKey, Bytes]] = []
         self._loaded: list[LoadedEngine] = []
-        self._hosted: OrderedDict[tuple[tuple[int, ...], ...], Hosted] = OrderedDict()
-        self._bound: WeakSet[Hosted] = WeakSet()
+        self._hosted = HostedRuns()
         self._stack = ExitStack()
         self._line = f"{name}, not loaded"
 
@@ -85,6 +75,16 @@ class TensorRtEngine:
         """The device and its stream."""
         return self._recipe.session
 
+    @property
+    def warm_up_runs(self) -> int:
+        """A context prepares itself when it first runs."""
+        return 1
+
+    @property
+    def adaptations(self) -> int:
+        """None: every set of shapes has a context of its own."""
+        return 0
+
     def __enter__(self) -> TensorRtEngine:
         if self._library is None:
             with ExitStack() as stack:
@@ -94,10 +94,16 @@ class TensorRtEngine:
                 self.session.use()
                 stack.callback(self._release)
                 origin = self._find(self._library)
-                self._load_next(self._library)
+                key = self._load_next(self._library).key
+                computes = arithmetic_at(
+                    self._name,
+                    self._recipe.stored,
+                    self._recipe.options.compute_precision,
+                    tf32=bool(key.options["tf32"]),
+                )
                 self._line = (
                     f"{self._name} {self._library.version}, {self.session.device.label}, "
-                    f"{self._bundle.manifest.precision}, engine {origin}"
+                    f"{computes.stated}, engine {origin}"
                 )
                 self._stack = stack.pop_all()
         return self
@@ -119,12 +125,8 @@ class TensorRtEngine:
             InvalidInput: an array does not fit the graph.
             EngineError: no engine was built for these shapes, or the device fails.
         """
-        check_binding(self.graph, inputs, outputs)
         self._acquired()
-        hosted = Hosted(self, inputs, outputs, constant)
-        self._bound.add(hosted)
-        given = (dict(inputs), dict(outputs))
-        return lambda: hosted.call(*given)
+        return self._hosted.bind(self, inputs, outputs, constant)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once on host arrays; outputs are new arrays.
@@ -133,18 +135,8 @@ class TensorRtEngine:
             InvalidInput: an array does not fit the graph.
             EngineError: no engine was built for these shapes, or the device fails.
         """
-        sizes = check_arrays(inputs, self.graph.inputs, "inputs")
         self._acquired()
-        outputs = empty_outputs(self.graph, sizes)
-        key = tuple(inputs[tensor.name].shape for tensor in self.graph.inputs)
-        hosted = self._hosted.pop(key, None)
-        if hosted is None:
-            if len(self._hosted) >= _KEPT:
-                self._hosted.popitem(last=False)[1].free()
-            hosted = Hosted(self, inputs, outputs)
-        self._hosted[key] = hosted
-        hosted.call(inputs, outputs)
-        return outputs
+        return self._hosted.run(self, inputs)
 
     def trim(self) -> None:
         """Nothing to do: the engines of a session share their scratch memory, and a captured graph refers to it."""
@@ -153,8 +145,7 @@ class TensorRtEngine:
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
     ) -> Enqueue:
         """Bind arrays at fixed addresses, see :class:`~sld_edge.engines.device.DeviceEngine`."""
-        self._check(inputs, self.graph.inputs)
-        self._check(outputs, self.graph.outputs)
+        check_device_arrays(self.graph, inputs, outputs)
         shapes = {name: array.shape for name, array in inputs.items()}
         addresses = {name: array.address for name, array in (*inputs.items(), *outputs.items())}
         return self._engine_for(shapes).bind(shapes, addresses)
@@ -211,25 +202,6 @@ class TensorRtEngine:
     def _command(self, more: str = "") -> str:
         return f"run: sld-export --build {self._bundle.path} --engine {self._name}{more}"
 
-    def _check(self, given: Mapping[str, DeviceArray], expected: tuple[Tensor, ...]) -> None:
-        """Names, types and ranks; which sizes go together is the profile's to say."""
-        for tensor in expected:
-            array = given.get(tensor.name)
-            fits = (
-                array is not None
-                and np.dtype(array.dtype) == dtype_of(tensor)
-                and len(array.shape) == len(tensor.shape)
-                and array.address % ALIGNMENT == 0
-            )
-            if not fits:
-                raise InvalidInput(
-                    f"{self.graph.kind} takes {tensor.name} as {tensor.dtype}{list(tensor.shape)}"
-                    f" at a multiple of {ALIGNMENT}",
-                    value=array,
-                )
-        if len(given) != len(expected):
-            raise InvalidInput(f"{self.graph.kind} knows no such array", value=sorted(given))
-
     def _acquired(self) -> Library:
         if self._library is None:
             raise not_loaded(self.graph)
@@ -239,10 +211,7 @@ class TensorRtEngine:
         """Give back what is on the device, in the reverse order of its making."""
         with suppress(EngineError):
             self.session.use()
-        for hosted in (*self._bound, *self._hosted.values()):
-            hosted.free()
-        self._bound.clear()
-        self._hosted.clear()
+        self._hosted.free()
         for loaded in self._loaded:
             loaded.release()
         self._loaded.clear()

@@ -1,0 +1,213 @@
+"""A session of ONNX Runtime's CUDA provider on the pipeline's own stream: launches by address, which can be captured.
+
+The session is given the stream when it is made, and told at every run not to wait for it. Its arena and cuDNN's choice
+of algorithms settle in the first runs of each set of shapes; from then on a run asks the device for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sld_edge.engines.base import Arrays, not_loaded
+from sld_edge.engines.cuda.hosted import HostedRuns
+from sld_edge.engines.cuda.memory import DeviceArray
+from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.engines.device import Enqueue, check_device_arrays
+from sld_edge.errors import EngineError, one_line
+from sld_edge.manifest import Graph
+
+#: Provider option: the stream's handle.
+_STREAM = "user_compute_stream"
+#: Run option: return when the work is on the stream.
+_DO_NOT_WAIT = "disable_synchronize_execution_providers"
+#: Runs of one set of shapes until nothing is allocated or chosen any more (seen with 1.31.1 on an H100).
+_WARM_UP_RUNS = 3
+
+
+class OnStreamEngine:
+    """One graph in a session on a stream.
+
+    Args:
+        graph: What it runs.
+        session: The device and its stream; held open from here to the exit.
+        open_session: Makes ONNX Runtime's session from more options of the provider.
+        line: The engine's description.
+
+    Raises:
+        MissingDependency: cuda-bindings is not installed.
+        EngineError: no device answers.
+        Exception: whatever ONNX Runtime raises when it refuses.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        session: CudaSession,
+        open_session: Callable[[dict[str, str]], Any],
+        line: str,
+    ) -> None:
+        self.graph = graph
+        self.session = session
+        self.description = line
+        self._hosted = HostedRuns()
+        self._launches: WeakSet[_Launch] = WeakSet()
+        self._history = _History()
+        self._ort: Any = None
+        with ExitStack() as stack:
+            stack.enter_context(session)
+            session.use()
+            stack.callback(self._drop)
+            self._ort = open_session({_STREAM: str(session.stream)})
+            self._options = _run_options()
+            self._stack = stack.pop_all()
+
+    @property
+    def warm_up_runs(self) -> int:
+        """Its arena and cuDNN's choices settle in that many runs."""
+        return _WARM_UP_RUNS
+
+    @property
+    def adaptations(self) -> int:
+        """How often the session's kernels, which know the latest shapes only, saw others."""
+        return self._history.changes
+
+    def __enter__(self) -> OnStreamEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def bind(
+        self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
+    ) -> Callable[[], None]:
+        """Bind host arrays: each call copies them to the device, runs, copies back and waits.
+
+        Raises:
+            InvalidInput: an array does not fit the graph.
+            EngineError: the device or ONNX Runtime fails.
+        """
+        self._acquired()
+        return self._hosted.bind(self, inputs, outputs, constant)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run once on host arrays; outputs are new arrays.
+
+        Raises:
+            InvalidInput: an array does not fit the graph.
+            EngineError: the device or ONNX Runtime fails.
+        """
+        self._acquired()
+        return self._hosted.run(self, inputs)
+
+    def trim(self) -> None:
+        """Nothing to do: ONNX Runtime keeps its arena with the session, and a captured graph refers to it."""
+
+    def bind_device(
+        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
+    ) -> Enqueue:
+        """Bind arrays at fixed addresses, see :class:`~sld_edge.engines.device.DeviceEngine`."""
+        check_device_arrays(self.graph, inputs, outputs)
+        session = self._acquired()
+        try:
+            binding = session.io_binding()
+            for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+                for name, array in arrays.items():
+                    element = np.dtype(array.dtype).type
+                    bind(name, "cuda", 0, element, array.shape, array.address)
+        except Exception as error:
+            raise failed_in(self.graph, error) from error
+        shapes = tuple(array.shape for array in inputs.values())
+        launch = _Launch(self.graph, session, binding, self._options, (shapes, self._history))
+        self._launches.add(launch)
+        return launch.put
+
+    def refuses_capture(self) -> str:
+        """Nothing is known beforehand: a graph with nodes on the CPU shows when its capture is spoiled."""
+        return ""
+
+    def _acquired(self) -> Any:
+        if self._ort is None:
+            raise not_loaded(self.graph)
+        return self._ort
+
+    def _drop(self) -> None:
+        """Let ONNX Runtime's session go, before the stream that it was given."""
+        self._hosted.free()
+        for launch in self._launches:
+            launch.drop()
+        self._launches.clear()
+        self._ort = None
+
+
+class _History:
+    """Which shapes were launched."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._latest: object = None
+
+    def note(self, shapes: object) -> None:
+        """Shapes are launched now."""
+        self.changes += shapes != self._latest
+        self._latest = shapes
+
+
+class _Launch:
+    """One binding; whoever keeps it does not keep the session."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        session: Any,
+        binding: Any,
+        options: Any,
+        shapes: tuple[object, _History],
+    ) -> None:
+        self._graph = graph
+        self._shapes, self._history = shapes
+        self._held: tuple[Any, Any] | None = (session, binding)
+        self._options = options
+
+    def put(self) -> None:
+        """Put one run on the stream.
+
+        Raises:
+            EngineError: ONNX Runtime fails, or the engine was released.
+        """
+        if self._held is None:
+            raise not_loaded(self._graph)
+        session, binding = self._held
+        self._history.note(self._shapes)
+        try:
+            session.run_with_iobinding(binding, self._options)
+        except Exception as error:
+            raise failed_in(self._graph, error) from error
+
+    def drop(self) -> None:
+        """Let the session go."""
+        self._held = None
+
+
+def _run_options() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(_DO_NOT_WAIT, "1")
+    return options
+
+
+def failed_in(graph: Graph, error: Exception) -> EngineError:
+    """What is said of an error of ONNX Runtime's."""
+    return EngineError(f"onnxruntime failed in {graph.kind} ({one_line(str(error))[:300]})")
