@@ -89,6 +89,8 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 )
 @click.option("--cache", type=PathParam(),
               help="Folder for compiled engines instead of the bundle's own.")  # fmt: skip
+@click.option("--png-level", default=1, show_default=True,
+              help="Compression of the files, 0 (none) to 9 (smallest, slowest).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON record a picture.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the files' names.")
 def main(
@@ -102,6 +104,7 @@ def main(
     quiet: bool,
     batch: int,
     resume: bool,
+    png_level: int,
     **options: Any,
 ) -> None:
     """Make pictures for every PROMPT with a BUNDLE that sld-export made, under Safe Latent Diffusion.
@@ -135,6 +138,7 @@ def main(
             plain=_plain(call) if compare else None,
             device=device,
             keep_unsafe=keep_unsafe,
+            png_level=png_level,
         )
         expected = pictures.check(shots)
         left = pictures.missing(shots, expected, any_seed=not seeds) if resume else shots

@@ -17,7 +17,7 @@ from sld_edge.runtime.compare_picture import side_by_side
 from sld_edge.runtime.noise import Generator, random_seed
 from sld_edge.runtime.output import SafeOutput, unsafe_record
 from sld_edge.runtime.pipeline import SafePipeline
-from sld_edge.runtime.png import read_record, save_new_png
+from sld_edge.runtime.png import PNG_LEVEL, checked_level, read_record, save_new_png
 
 #: What two records must have in common to be of the same picture, whatever ran it and in whatever company.
 _IDENTITY = (
@@ -100,6 +100,7 @@ class Pictures:
         plain: The same without safety, for a comparison; None for none.
         device: Whose random numbers the seeds stand for.
         keep_unsafe: Also write what the safety head withheld.
+        png_level: Compression of the files, see :func:`~sld_edge.runtime.png.save_png`.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Pictures:
         plain: Mapping[str, Any] | None,
         device: str,
         keep_unsafe: bool,
+        png_level: int = PNG_LEVEL,
     ) -> None:
         self._pipe = pipe
         self._folder = folder
@@ -118,6 +120,7 @@ class Pictures:
         self._plain = None if plain is None else {**plain, "safety": "off"}
         self._device = device
         self._keep_unsafe = keep_unsafe
+        self._png_level = checked_level(png_level)
 
     def check(self, shots: Sequence[Shot]) -> dict[str, dict[str, Any]]:
         """Judge every argument of every call, before seconds are spent on loading networks.
@@ -227,7 +230,9 @@ class Pictures:
     def _save(
         self, image: Image.Image, suffix: str, record: dict[str, Any], remark: str = ""
     ) -> Written:
-        path = save_new_png(image, self._folder, _stem(record) + suffix, record)
+        path = save_new_png(
+            image, self._folder, _stem(record) + suffix, record, level=self._png_level
+        )
         return Written(path=path, record=record, remark=remark)
 
 

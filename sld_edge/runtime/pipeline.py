@@ -389,6 +389,11 @@ class SafePipeline(CallDefaults):
         lines = self._networks.lines
         return {**lines, "loop": line} if lines and (line := self._denoiser.description) else lines
 
+    @property
+    def captured(self) -> bool:
+        """Whether a device ran the latest call's loop as one captured graph."""
+        return self._denoiser.captured
+
     def set_progress_bar_config(self, *, disable: bool | None = None, **others: Any) -> None:
         """Show the progress bar always (False), never (True) or on a terminal (None).
 

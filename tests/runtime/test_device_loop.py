@@ -1,13 +1,18 @@
-"""The device's loop over a simulated driver and simulated engines: what the host's loop gives, to the last bit."""
+"""The device's loop over a simulated driver and simulated libraries: what the host's loop gives, to the last bit.
+
+The libraries are TensorRT, TensorRT-RTX and ONNX Runtime with its CUDA provider.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +20,7 @@ from numpy.typing import NDArray
 
 from sld_edge import Generator, SafePipeline
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Arrays, EngineOptions, check_arrays, empty_outputs
+from sld_edge.engines.base import Arrays, EngineOptions, check_arrays, dtype_of, empty_outputs
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.device import DeviceEngine
 from sld_edge.engines.load import load
@@ -25,10 +30,13 @@ from sld_edge.runtime.device_loop import DeviceLoop
 from sld_edge.runtime.loop_cache import LoopCache
 from sld_edge.runtime.noise import randn_for
 from tests.engines.cuda.simulated import SimulatedDriver, Status
+from tests.engines.onnxruntime.simulated import WARM_UP, SimulatedOnnxRuntime
 from tests.engines.tensorrt.simulated import SimulatedTensorRt, library_of, store_engines
 from tests.runtime.test_plan import CONFIGS, PLAIN_NAMES, Run, planned_loop, run_of
 
-RELEASE = "tensorrt-10.16"
+RELEASES = ("tensorrt-10.16", "tensorrt_rtx-1.7")
+ORT = "onnxruntime"
+LIBRARIES = (*RELEASES, ORT)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,7 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundl
     shutil.copytree(tiny_bundle, path, ignore=shutil.ignore_patterns("cache"))
     opened = Bundle.open(path)
     driver = SimulatedDriver()
-    for release in (RELEASE, "tensorrt_rtx-1.7"):
+    for release in RELEASES:
         library = library_of(SimulatedTensorRt(driver, release, opened), release)
         for batch in (1, 2, 3):
             store_engines(opened, library, batch=batch, branches=(2, 3, 4, 6))
@@ -54,12 +62,27 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundl
 
 @dataclass
 class Card:
-    """A simulated device with its library and a pipeline's engines on it."""
+    """A simulated device with a library and a pipeline's engines on it.
+
+    ``library`` is a name of :data:`LIBRARIES`; its launches are counted by the driver as ``launch``.
+    """
 
     driver: SimulatedDriver
+    library: str
     trt: SimulatedTensorRt
+    ort: SimulatedOnnxRuntime
     bundle: Bundle
     stack: ExitStack
+
+    @property
+    def launch(self) -> str:
+        return "ort.run" if self.library == ORT else "trt.execute"
+
+    @property
+    def options(self) -> EngineOptions:
+        if self.library == ORT:
+            return EngineOptions(backend="onnxruntime", provider="cuda")
+        return EngineOptions(backend="tensorrt-rtx" if "rtx" in self.library else "tensorrt")
 
     def engines(self, run: Run, session: CudaSession) -> dict[str, DeviceEngine]:
         kinds = {"unet": "unet", "advance": "advance" if run.branches <= 3 else "advance_many"}
@@ -67,27 +90,50 @@ class Card:
         for name, kind in kinds.items():
             size = {"height": 64, "width": 64} if kind == "unet" else {}
             graph = self.bundle.graph(kind, **size)  # type: ignore[arg-type]  # a kind by its name
-            engine = load(self.bundle, graph, EngineOptions(backend="tensorrt"), session)
-            acquired = self.stack.enter_context(engine)
-            assert isinstance(acquired, DeviceEngine)
+            acquired = self.stack.enter_context(load(self.bundle, graph, self.options, session))
+            if not isinstance(acquired, DeviceEngine):
+                raise EngineError(f"it was opened elsewhere: {acquired.description}")
             found[name] = acquired
         return found
 
     def session(self) -> CudaSession:
         return CudaSession(self.driver)
 
+    def assert_nothing_is_held(self, when: str = "at the end") -> None:
+        assert self.driver.live() == {}, when
+        assert (self.trt.contexts, self.ort.sessions) == (0, 0), when
 
-@pytest.fixture
-def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
-    driver = SimulatedDriver()
-    trt = SimulatedTensorRt(driver, RELEASE, bundle)
+
+@pytest.fixture(scope="module")
+def runners() -> dict[str, Any]:
+    """Sessions of the real ONNX Runtime that play a card's."""
+    return {}
+
+
+@pytest.fixture(params=LIBRARIES)
+def card(
+    bundle: Bundle,
+    runners: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Card]:
+    driver, library = SimulatedDriver(), request.param
+    release = library if library in RELEASES else RELEASES[0]
+    trt, ort = SimulatedTensorRt(driver, release, bundle), SimulatedOnnxRuntime(driver)
+    ort.runners = runners
+    if library == ORT:
+        monkeypatch.setitem(sys.modules, "onnxruntime", cast(ModuleType, ort))
     monkeypatch.setattr(
-        "sld_edge.engines.tensorrt.run.load_library", lambda _: library_of(trt, RELEASE)
+        "sld_edge.engines.tensorrt.run.load_library", lambda _: library_of(trt, release)
     )
     with ExitStack() as stack:
-        yield Card(driver, trt, bundle, stack)
-    assert driver.live() == {}
-    assert trt.contexts == 0
+        made = Card(driver, library, trt, ort, bundle, stack)
+        yield made
+    made.assert_nothing_is_held()
+
+
+TENSORRT = pytest.mark.parametrize("card", RELEASES[:1], indirect=True)
+ONNXRUNTIME = pytest.mark.parametrize("card", [ORT], indirect=True)
 
 
 def device_loop(
@@ -164,7 +210,7 @@ def test_an_image_is_one_launch_and_one_wait(card: Card, pipe: SafePipeline) -> 
             np.testing.assert_array_equal(latents, host_latents(other, seed, guidance))
         calls = card.driver.calls - before
     assert calls["cuGraphLaunch"] == calls["cuStreamSynchronize"] == 3
-    assert calls["cuStreamBeginCapture"] == calls["trt.execute"] == calls["cuMemAlloc"] == 0
+    assert calls["cuStreamBeginCapture"] == calls[card.launch] == calls["cuMemAlloc"] == 0
     assert calls["cuMemcpyHtoDAsync"] == 2 * 3
     assert calls["cuMemcpyDtoHAsync"] == calls["cuMemsetD8Async"] == 3
 
@@ -233,6 +279,12 @@ def test_scratch_memory_that_moved_means_a_new_capture(card: Card, pipe: SafePip
     assert card.driver.calls["cuStreamBeginCapture"] == 2
 
 
+def during_capture(card: Card) -> None:
+    """Let a launch fail that is recorded: the warm-up's come first, of two kinds."""
+    warm_up = 2 * (WARM_UP if card.library == ORT else 1)
+    card.driver.fail(card.launch, warm_up + 2)
+
+
 REFUSALS: dict[str, tuple[Callable[[Card], None], str]] = {
     "begin": (lambda c: c.driver.fail("cuStreamBeginCapture", 1), "cuStreamBeginCapture"),
     "end": (
@@ -243,33 +295,137 @@ REFUSALS: dict[str, tuple[Callable[[Card], None], str]] = {
         lambda c: c.driver.fail("cuGraphInstantiate", 1, Status.CUDA_ERROR_OUT_OF_MEMORY),
         "OUT_OF_MEMORY",
     ),
-    # the two launches of the warm-up come first
-    "enqueue": (lambda c: c.driver.fail("trt.execute", 4), "injected failure of execute"),
-    "library": (lambda c: setattr(c.trt, "capturable", False), "cannot be captured"),
+    "enqueue": (during_capture, "injected failure of"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("how", list(REFUSALS))
-def test_a_refused_capture_is_enqueued_plainly_and_says_why(
-    card: Card, pipe: SafePipeline, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse, why = REFUSALS[how]
-    release = "tensorrt_rtx-1.7" if how == "library" else RELEASE
-    trt = SimulatedTensorRt(card.driver, release, card.bundle)
-    card.trt = trt
-    monkeypatch.setattr(
-        "sld_edge.engines.tensorrt.run.load_library", lambda _: library_of(trt, release)
-    )
-    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=5)
-    refuse(card)
+def assert_plain_and_equal(card: Card, pipe: SafePipeline, why: str, preset: str = "medium") -> None:  # fmt: skip
+    """Two runs of one plan: enqueued plainly, with the reason, and with the host's result."""
+    run = run_of(pipe, "ddim", CONFIGS[preset], 1, steps=5)
     with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
         for _ in range(2):
             (latents,) = device_loop(loop, run)
             np.testing.assert_array_equal(latents, planned_loop(run, Generator(3))[-1])
             assert loop.description.startswith("plain enqueue: ")
             assert why in loop.description
+            assert not loop.captured
         assert card.driver.calls["cuStreamBeginCapture"] <= 1
-        assert card.driver.graphs == {}
+        assert card.driver.graphs == card.driver.executables == {}
+
+
+@pytest.mark.parametrize("how", list(REFUSALS))
+def test_a_refused_capture_is_enqueued_plainly_and_says_why(
+    card: Card, pipe: SafePipeline, how: str
+) -> None:
+    refuse, why = REFUSALS[how]
+    refuse(card)
+    assert_plain_and_equal(card, pipe, why)
+
+
+@pytest.mark.parametrize("card", RELEASES[1:], indirect=True)
+def test_a_library_that_cannot_be_captured_is_enqueued_plainly(
+    card: Card, pipe: SafePipeline
+) -> None:
+    card.trt.capturable = False
+    assert_plain_and_equal(card, pipe, "cannot be captured")
+
+
+@ONNXRUNTIME
+def test_a_node_on_the_cpu_is_enqueued_plainly(card: Card, pipe: SafePipeline) -> None:
+    card.ort.has_host_nodes = True
+    assert_plain_and_equal(card, pipe, "not permitted when stream is capturing")
+
+
+@ONNXRUNTIME
+def test_a_graph_whose_kernels_are_given_up_is_found_out(card: Card, pipe: SafePipeline) -> None:
+    """Two branches, then three: the session adapts to each, and what was recorded of the other is lost."""
+    card.ort.forgets = True
+    run = run_of(pipe, "ddim", CONFIGS["weak"], 1, steps=17)
+    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+        for _ in range(2):
+            (latents,) = device_loop(loop, run)
+            np.testing.assert_array_equal(latents, planned_loop(run, Generator(3))[-1])
+            assert loop.description == (
+                "plain enqueue: the captured graph gave other values than plain launches"
+            )
+        assert card.driver.executables == {}
+
+
+@ONNXRUNTIME
+def test_a_kept_graph_is_proven_again_after_launches_of_other_shapes(
+    card: Card, pipe: SafePipeline
+) -> None:
+    card.ort.forgets = True
+    one = run_of(pipe, "ddim", CONFIGS["max"], 1, steps=4)
+    two = run_of(pipe, "ddim", CONFIGS["max"], 2, steps=4)
+    engines = card.engines(one, card.session())
+    with DeviceLoop(one.plan(), engines) as first, DeviceLoop(two.plan(), engines) as second:
+        for loop, run, captured in (
+            (first, one, True),
+            (first, one, True),
+            (second, two, True),
+            (first, one, False),
+            (second, two, False),  # plain launches of the first came in between
+        ):
+            (latents,) = device_loop(loop, run)
+            np.testing.assert_array_equal(latents, planned_loop(run, Generator(3))[-1])
+            assert loop.captured is captured
+
+
+@ONNXRUNTIME
+def test_a_graph_of_several_shapes_is_compared_once(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["weak"], 1, steps=17)
+    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+        device_loop(loop, run)
+        before = card.driver.calls["cuGraphLaunch"]
+        device_loop(loop, run, seed=4)
+        assert (before, card.driver.calls["cuGraphLaunch"]) == (2, 3)
+
+
+@ONNXRUNTIME
+@pytest.mark.parametrize("why", ["no bindings", "no device", "refused"])
+def test_without_the_stream_the_session_copies_and_says_why(
+    card: Card, pipe: SafePipeline, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    session = card.session()
+    if why == "no bindings":
+        session = CudaSession()
+        monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    elif why == "no device":
+        card.driver.fail("cuDeviceGet", 1, Status.CUDA_ERROR_NO_DEVICE)
+    else:
+        card.ort.refuses_stream = True
+    said = {"no bindings": "cuda-bindings is not installed", "no device": "NO_DEVICE"}
+    graph = card.bundle.graph("unet", height=64, width=64)
+    with load(card.bundle, graph, card.options, session) as engine:
+        assert not isinstance(engine, DeviceEngine)
+        assert "CUDAExecutionProvider, fp32" in engine.description
+        assert (
+            f"copied at every run: {said.get(why, 'the stream was refused')}" in engine.description
+        )
+        inputs = ones_for(graph)
+        with load(card.bundle, graph, EngineOptions(provider="cpu")) as host:
+            wanted = host.run(inputs)
+        for name, array in engine.run(inputs).items():
+            np.testing.assert_array_equal(array, wanted[name])
+
+
+@ONNXRUNTIME
+def test_what_is_bound_does_not_outlive_the_engine(card: Card, pipe: SafePipeline) -> None:
+    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=2)
+    with ExitStack() as stack:
+        outer, card.stack = card.stack, stack
+        engine = card.engines(run, card.session())["unet"]
+        inputs = ones_for(engine.graph)
+        outputs = {name: array.copy() for name, array in engine.run(inputs).items()}
+        bound = engine.bind(inputs, outputs)
+        bound()
+    card.stack = outer
+    card.assert_nothing_is_held()
+    with pytest.raises(EngineError):
+        bound()
+    with pytest.raises(EngineError, match="not loaded"):
+        engine.run(inputs)
 
 
 def scene(card: Card, run: Run) -> None:
@@ -304,8 +460,7 @@ def test_any_failure_releases_everything_and_is_one_line(card: Card, pipe: SafeP
         card.driver.calls.clear()
         card.driver.fail("*", at)
         failed += bool(outcome(card, run))
-        assert card.driver.live() == {}, f"after call {at}"
-        assert card.trt.contexts == 0, f"after call {at}"
+        card.assert_nothing_is_held(f"after call {at}")
     assert failed > total // 2
 
 
@@ -372,6 +527,12 @@ def test_a_context_of_another_shape_is_refused(card: Card, pipe: SafePipeline) -
             device_loop(loop, run)
 
 
+def ones_for(graph: Graph) -> dict[str, NDArray[Any]]:
+    """Inputs of a graph, two of whatever is free."""
+    shapes = {t.name: [d if isinstance(d, int) else 2 for d in t.shape] for t in graph.inputs}
+    return {t.name: np.ones(shapes[t.name], dtype_of(t)) for t in graph.inputs}
+
+
 class Zeros:
     """A network that costs nothing, where only what is held matters."""
 
@@ -384,6 +545,7 @@ class Zeros:
 
 
 @pytest.mark.slow
+@TENSORRT
 def test_a_thousand_runs_do_not_grow(card: Card, pipe: SafePipeline) -> None:
     runs: list[Any] = [
         run_of(pipe, "ddim", CONFIGS[preset], 1, steps=steps)

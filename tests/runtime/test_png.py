@@ -5,18 +5,28 @@ from __future__ import annotations
 import copy
 import errno
 import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from sld_edge import SafePipeline
-from sld_edge.errors import ImageFileError
+from sld_edge.errors import ImageFileError, InvalidInput
 from sld_edge.runtime import png
 from sld_edge.runtime.compare_picture import side_by_side, stacked
+
+#: As much of a record as a PNG's texts are made from.
+RECORD: dict[str, Any] = {
+    "sld_edge": "0", "prompt": "a castle", "negative_prompt": "", "width": 8, "height": 8, "steps": 5,
+    "scheduler": "ddim", "scheduler_config": {}, "guidance_scale": 7.5, "seed": 1, "seed_device": "cpu",
+    "batch_size": 1, "nsfw_detected": None, "bundle": {"name": "tiny"}, "safety": {"preset": "off"},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,58 @@ def test_other_tools_can_read_the_settings(output: Any, tmp_path: Path) -> None:
     assert lines[1] == "Negative prompt: blurry"
     assert lines[2].startswith("Steps: 12, Sampler: PLMS, CFG scale: 7.5, Seed: 7, Size: 64x64")
     assert "SLD: strong" in lines[2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    level=st.integers(0, 9),
+    seed=st.integers(0, 2**32 - 1),
+    prompt=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30),
+)
+def test_every_level_gives_the_same_pixels_and_record(
+    width: int, height: int, level: int, seed: int, prompt: str
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    record = {**RECORD, "prompt": prompt, "width": width, "height": height}
+    data = png._png(Image.fromarray(pixels), record, level)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.mode == "RGB"
+        assert np.array_equal(np.asarray(image), pixels)
+        assert json.loads(image.info["sld_edge"]) == record
+        parameters = image.info["parameters"]
+    with Image.open(io.BytesIO(png._png(Image.fromarray(pixels), record, 6))) as image:
+        assert image.info["parameters"] == parameters
+    saved = io.BytesIO()
+    png.recorded(Image.fromarray(pixels), record).save(saved, "PNG", compress_level=level)
+    with Image.open(saved) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+        assert json.loads(image.info["sld_edge"]) == record
+
+
+@pytest.mark.parametrize("level", [-1, 10, 1.5, "fast", None])
+def test_a_level_that_there_is_not_is_one_line(level: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="compression level"):
+        png.save_png(Image.new("RGB", (8, 8)), tmp_path / "a.png", RECORD, level=level)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "RGB"])
+def test_what_the_quick_way_does_not_write_is_pillows(mode: str) -> None:
+    picture = png.recorded(Image.new(mode, (8, 4), 3), RECORD)
+    picture.info["icc_profile"] = b"a profile"
+    texts = PngImagePlugin.PngInfo()
+    texts.add(b"puRp", b"later", after_idat=True)
+    for params in ({}, {"pnginfo": texts}, {"compress_level": 9}, {"dpi": (72, 72)}):
+        saved = io.BytesIO()
+        picture.save(saved, "PNG", **params)
+        with Image.open(saved) as image:
+            image.load()
+            assert image.mode == mode
+            assert image.info["icc_profile"] == b"a profile"
+            assert image.tobytes() == picture.tobytes()
 
 
 def test_a_picture_without_a_record_has_none(tmp_path: Path) -> None:

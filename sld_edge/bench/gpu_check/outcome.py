@@ -10,7 +10,8 @@ import msgspec
 FORMAT = "sld-bench-gpu-check"
 VERSION = 1
 
-Status = Literal["passed", "failed", "skipped"]
+#: ``noted`` is no check: something a person may want to know.
+Status = Literal["passed", "failed", "skipped", "noted"]
 
 #: Exit statuses of the command; a run that checked nothing must not look like one that passed.
 PASSED, FAILED, NOTHING_CHECKED = 0, 1, 10

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.bench.gpu_check.steps import ErringObserver, Trace, traced
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.manifest import Graph, GraphKind, Shape
 from sld_edge.runtime.call import prepare_call
 from sld_edge.runtime.context import ContextEncoder
+from sld_edge.runtime.observe import UNOBSERVED
 from sld_edge.runtime.pipeline import SafePipeline
 from sld_edge.runtime.plan import FEWEST_ROWS, tables_for
 from sld_edge.runtime.safety import PRESETS
@@ -54,10 +56,13 @@ def call_of(shape: Shape, steps: int) -> dict[str, Any]:
     }
 
 
-def pictures_on_cpu(bundle: Bundle, call: dict[str, Any]) -> Any:
-    """Float pictures ``[B, H, W, 3]`` in 0…1, before the safety head blackens any."""
-    with SafePipeline.from_pretrained(bundle.path, _CPU, digest=bundle.digest) as pipe:
-        return whole_pictures(pipe, call)
+def trace_on_cpu(bundle: Bundle, call: dict[str, Any], *, error: float = 0.0) -> Trace:
+    """A whole run on the CPU; with an error, every evaluation of the network is off by so much, relative to it."""
+    observer = ErringObserver(error) if error else UNOBSERVED
+    with SafePipeline.from_pretrained(
+        bundle.path, _CPU, digest=bundle.digest, observer=observer
+    ) as pipe:
+        return traced(pipe, call, whole_pictures)
 
 
 def whole_pictures(pipe: SafePipeline, call: dict[str, Any]) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,14 +19,16 @@ from sld_edge.bench.gpu_check.compare import (
     compare_pictures,
     nothing_to_see,
 )
+from sld_edge.bench.gpu_check.messages import caught_messages, summed_up
 from sld_edge.bench.gpu_check.outcome import Latency, Outcome, Status
 from sld_edge.bench.gpu_check.reference import (
     GraphCase,
     call_of,
     cases_on_cpu,
-    pictures_on_cpu,
+    trace_on_cpu,
     whole_pictures,
 )
+from sld_edge.bench.gpu_check.steps import Trace, compare_traces, relative_error, traced
 from sld_edge.bench.stats import summarize
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput, SldError, one_line
@@ -86,7 +90,7 @@ def check_bundle(
     call = call_of(shape, settings.steps)
     with stage("reference on the CPU"):
         cases = list(cases_on_cpu(bundle, shape))
-        wanted = pictures_on_cpu(bundle, call)
+        wanted = trace_on_cpu(bundle, call)
     for backend in here:
         check = _Check(bundle, backend, settings, device_bytes, stage)
         check.run(shape, cases, call, wanted)
@@ -113,17 +117,23 @@ class _Check:
         self._settings = settings
         self._device_bytes = device_bytes
         self._stage = stage
+        self._messages: Counter[str] = Counter()
+        #: Relative error of the network, known once its graph was compared.
+        self._error: float | None = None
 
     def run(
-        self, shape: Shape, cases: Sequence[GraphCase], call: dict[str, Any], wanted: Any
+        self, shape: Shape, cases: Sequence[GraphCase], call: dict[str, Any], wanted: Trace
     ) -> None:
         """Build, compare each graph, compare whole runs, and look for leaks."""
-        if not self._guarded("build", partial(self._build, shape)):
+        # A build shows its progress on standard error, so that nothing of it is caught.
+        if not self._guarded("build", partial(self._build, shape), nullcontext()):
             return
         for case in cases:
             self._guarded(f"graph {case.graph.kind}", partial(self._graph, case))
         self._guarded("whole run", partial(self._whole, call, wanted))
         self._guarded("leaks over loads", partial(self._loads, call))
+        if self._messages:
+            self._say("library messages", "noted", summed_up(self._messages))
 
     def _say(self, check: str, status: Status, detail: str) -> None:
         self.outcomes.append(
@@ -133,11 +143,17 @@ class _Check:
     def _judge(self, check: str, comparison: Comparison) -> None:
         self._say(check, "passed" if comparison.equal else "failed", comparison.line)
 
-    def _guarded(self, check: str, work: Callable[[], None]) -> bool:
+    def _guarded(
+        self,
+        check: str,
+        work: Callable[[], None],
+        quiet: AbstractContextManager[None] | None = None,
+    ) -> bool:
         """Do the work; an error of it is a failed check."""
         with self._stage(f"{self._backend.name}: {check}"):
             try:
-                work()
+                with quiet or caught_messages(self._messages):
+                    work()
             except (SldError, MemoryError) as error:
                 self._say(check, "failed", one_line(str(error)) or "out of memory")
                 return False
@@ -157,30 +173,38 @@ class _Check:
         # The guidance equations are computed in fp32 in every bundle.
         on_host = case.graph.kind == "advance"
         precision = "fp32" if on_host else self._bundle.manifest.precision
+        if case.graph.kind == "unet":
+            self._error = relative_error(found["noise_pred"], case.outputs["noise_pred"])
         self._judge(check, compare_outputs(found, case.outputs, precision))
 
-    def _whole(self, call: dict[str, Any], wanted: Any) -> None:
-        precision = self._bundle.manifest.precision
+    def _whole(self, call: dict[str, Any], wanted: Trace) -> None:
         with self._backend.open(self._bundle) as pipe:
             found = whole_pictures(pipe, call)
-            line = pipe.engines.get("loop", "")
-            if nothing_to_see(wanted):
+            line, captured = pipe.engines.get("loop", ""), pipe.captured
+            plain = traced(pipe, call, whole_pictures)
+            if nothing_to_see(wanted.pictures):
                 self._say("whole run", "skipped", "the CPU's pictures are flat: any would match")
             else:
-                self._judge("whole run", compare_pictures(found, wanted, precision))
-            plain = whole_pictures(pipe, {**call, **_WATCHED})
-            plain_line = pipe.engines.get("loop", "")
-            if "CUDA graph" not in line or line == plain_line:
+                self._judge("whole run", self._compared(plain, call, wanted))
+            if not captured:
                 reason = line or "the loop runs on the host"
                 self._say("CUDA graph against plain", "skipped", f"no graph: {reason}")
             else:
-                equal = np.array_equal(found, plain)
+                equal = np.array_equal(found, plain.pictures)
                 what = "the same bits" if equal else "pictures differ"
                 self._judge("CUDA graph against plain", Comparison(equal, f"{what}; {line}"))
             before = self._device_bytes()
             self._time(pipe, call, line or "host loop")
             self._leak("leaks over runs", before, self._settings.runs)
             self._time(pipe, {**call, **_WATCHED}, "plain, looking at every step")
+
+    def _compared(self, found: Trace, call: dict[str, Any], wanted: Trace) -> Comparison:
+        """Pictures and steps in fp16, as far off as the network's own error explains; pictures in fp32."""
+        precision = self._bundle.manifest.precision
+        if precision == "fp32" or self._error is None:
+            return compare_pictures(found.pictures, wanted.pictures, precision)
+        erring = trace_on_cpu(self._bundle, call, error=self._error)
+        return compare_traces(found, wanted, erring)
 
     def _time(self, pipe: SafePipeline, call: dict[str, Any], way: str) -> None:
         seconds: list[float] = []

@@ -7,7 +7,7 @@ of algorithms settle in the first runs of each set of shapes; from then on a run
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -58,13 +58,12 @@ class OnStreamEngine:
         self.description = line
         self._hosted = HostedRuns()
         self._launches: WeakSet[_Launch] = WeakSet()
-        self._history = _History()
-        self._ort: Any = None
+        self._held = _Held()
         with ExitStack() as stack:
             stack.enter_context(session)
             session.use()
             stack.callback(self._drop)
-            self._ort = open_session({_STREAM: str(session.stream)})
+            self._held.session = open_session({_STREAM: str(session.stream)})
             self._options = _run_options()
             self._stack = stack.pop_all()
 
@@ -76,7 +75,7 @@ class OnStreamEngine:
     @property
     def adaptations(self) -> int:
         """How often the session's kernels, which know the latest shapes only, saw others."""
-        return self._history.changes
+        return self._held.changes
 
     def __enter__(self) -> OnStreamEngine:
         return self
@@ -119,17 +118,8 @@ class OnStreamEngine:
     ) -> Enqueue:
         """Bind arrays at fixed addresses, see :class:`~sld_edge.engines.device.DeviceEngine`."""
         check_device_arrays(self.graph, inputs, outputs)
-        session = self._acquired()
-        try:
-            binding = session.io_binding()
-            for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
-                for name, array in arrays.items():
-                    element = np.dtype(array.dtype).type
-                    bind(name, "cuda", 0, element, array.shape, array.address)
-        except Exception as error:
-            raise failed_in(self.graph, error) from error
-        shapes = tuple(array.shape for array in inputs.values())
-        launch = _Launch(self.graph, session, binding, self._options, (shapes, self._history))
+        self._acquired()
+        launch = _Launch(self.graph, self._held, self._options, inputs, outputs)
         self._launches.add(launch)
         return launch.put
 
@@ -137,24 +127,27 @@ class OnStreamEngine:
         """Nothing is known beforehand: a graph with nodes on the CPU shows when its capture is spoiled."""
         return ""
 
-    def _acquired(self) -> Any:
-        if self._ort is None:
+    def _acquired(self) -> None:
+        if self._held.session is None:
             raise not_loaded(self.graph)
-        return self._ort
 
     def _drop(self) -> None:
         """Let ONNX Runtime's session go, before the stream that it was given."""
+        with suppress(EngineError):
+            self.session.use()
         self._hosted.free()
         for launch in self._launches:
             launch.drop()
         self._launches.clear()
-        self._ort = None
+        self._held.session = None
 
 
-class _History:
-    """Which shapes were launched."""
+class _Held:
+    """The one place that refers to ONNX Runtime's session, and no error's traceback beside it."""
 
     def __init__(self) -> None:
+        self.session: Any = None
+        #: How often other shapes were launched than before.
         self.changes = 0
         self._latest: object = None
 
@@ -165,20 +158,24 @@ class _History:
 
 
 class _Launch:
-    """One binding; whoever keeps it does not keep the session."""
+    """One binding; whoever keeps it does not keep the session.
+
+    Raises:
+        EngineError: ONNX Runtime does not take an array.
+    """
 
     def __init__(
         self,
         graph: Graph,
-        session: Any,
-        binding: Any,
+        held: _Held,
         options: Any,
-        shapes: tuple[object, _History],
+        inputs: Mapping[str, DeviceArray],
+        outputs: Mapping[str, DeviceArray],
     ) -> None:
-        self._graph = graph
-        self._shapes, self._history = shapes
-        self._held: tuple[Any, Any] | None = (session, binding)
-        self._options = options
+        self._graph, self._held, self._options = graph, held, options
+        self._shapes = tuple(array.shape for array in inputs.values())
+        self._binding: Any = None
+        _asked(graph, lambda: self._bind(inputs, outputs))
 
     def put(self) -> None:
         """Put one run on the stream.
@@ -186,18 +183,38 @@ class _Launch:
         Raises:
             EngineError: ONNX Runtime fails, or the engine was released.
         """
-        if self._held is None:
+        if self._binding is None:
             raise not_loaded(self._graph)
-        session, binding = self._held
-        self._history.note(self._shapes)
-        try:
-            session.run_with_iobinding(binding, self._options)
-        except Exception as error:
-            raise failed_in(self._graph, error) from error
+        self._held.note(self._shapes)
+        _asked(
+            self._graph,
+            lambda: self._held.session.run_with_iobinding(self._binding, self._options),
+        )
 
     def drop(self) -> None:
-        """Let the session go."""
-        self._held = None
+        """Let the binding go; it refers to the session."""
+        self._binding = None
+
+    def _bind(self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> None:
+        self._binding = self._held.session.io_binding()
+        for arrays, bind in (
+            (inputs, self._binding.bind_input),
+            (outputs, self._binding.bind_output),
+        ):
+            for name, array in arrays.items():
+                element = np.dtype(array.dtype).type
+                bind(name, "cuda", 0, element, array.shape, array.address)
+
+
+def _asked(graph: Graph, call: Callable[[], None]) -> None:
+    """Call ONNX Runtime; what it raises is dropped at once: its traceback would keep the session too long."""
+    failure: EngineError | None = None
+    try:
+        call()
+    except Exception as error:
+        failure = failed_in(graph, error)
+    if failure is not None:
+        raise failure
 
 
 def _run_options() -> Any:

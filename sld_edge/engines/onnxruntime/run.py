@@ -228,5 +228,6 @@ class OnnxRuntimeEngine:
             )
         # A provider whose libraries do not load is dropped with a mere warning: that must not pass unseen.
         if session.get_providers()[0] != provider.name:
+            del session  # the error must not keep it beyond its stream
             raise EngineError("it did not load on this machine")
         return session
