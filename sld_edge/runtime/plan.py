@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,8 @@ from sld_edge.manifest import Graph, GraphKind
 from sld_edge.runtime.schedulers.schedule import Schedule
 from sld_edge.runtime.steering import Steering
 
+#: Plans kept: with and without safety, of a few sizes.
+_KEPT = 16
 #: Branches while the safety rows cannot matter: unconditional and prompt.
 _PLAIN_BRANCHES = 2
 #: Rows that the ``advance`` graph always has; with safety off the third holds zeros.
@@ -138,29 +141,63 @@ def build_plan(
         branches: R, rows of the context.
         latent_shape: ``[B, C, h, w]``.
     """
-    count, rows = schedule.evaluations, schedule.history + 1
-    fresh = np.flatnonzero(schedule.noise_scale)
-    noise_row = {int(index): row for row, index in enumerate(fresh, start=1)}
+    context = (
+        (t.name, tuple(int(size) for size in t.shape[2:]), np.dtype(dtype_of(t)).name)
+        for t in unet.inputs
+        if is_context(t.name)
+    )
+    return _planned(
+        tuple(context),
+        settings_of(advance),
+        any(tensor.name == "strength" for tensor in advance.inputs),
+        rows=schedule.history + 1,
+        fresh=tuple(map(int, np.flatnonzero(schedule.noise_scale))),
+        used=tuple(_branches_at(i, steering, branches) for i in range(schedule.evaluations)),
+        branches=branches,
+        latent_shape=latent_shape,
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _planned(
+    context: tuple[tuple[str, tuple[int, ...], str], ...],
+    settings: int,
+    adaptive: bool,
+    *,
+    rows: int,
+    fresh: tuple[int, ...],
+    used: tuple[int, ...],
+    branches: int,
+    latent_shape: tuple[int, int, int, int],
+) -> Plan:
+    """A plan from all that it depends on; making it anew for every call would take milliseconds.
+
+    Args:
+        context: Name, shape without ``[R, B]`` and type of the network's keys and values.
+        settings: Numbers of a step's settings.
+        adaptive: Whether ``advance`` keeps strengths.
+        rows: S.
+        fresh: Evaluations that add noise.
+        used: Branches of every evaluation.
+        branches, latent_shape: As in :func:`build_plan`.
+    """
+    count = len(used)
+    noise_row = {index: row for row, index in enumerate(fresh, start=1)}
     buffers: dict[str, Buffer] = {
         "timesteps": _floats(count, 1),
         "input_scales": _floats(count, 1),
         "matrices": _floats(count, rows, rows + 2),
-        "settings": _floats(count, settings_of(advance)),
+        "settings": _floats(count, settings),
         "noise": _floats(1 + len(fresh), *latent_shape, role="noise"),
     }
-    context = [tensor for tensor in unet.inputs if is_context(tensor.name)]
-    for tensor in context:
-        fixed = tuple(int(size) for size in tensor.shape[2:])
-        dtype = np.dtype(dtype_of(tensor)).name
-        buffers[tensor.name] = Buffer(
-            shape=(branches, latent_shape[0], *fixed), dtype=dtype, role="context"
-        )
+    for name, fixed, dtype in context:
+        shape = (branches, latent_shape[0], *fixed)
+        buffers[name] = Buffer(shape=shape, dtype=dtype, role="context")
     for side in range(2):
         buffers[f"state_{side}"] = _floats(rows, *latent_shape, role="state")
         buffers[f"momentum_{side}"] = _floats(*latent_shape, role="state")
     predicted = max(branches, FEWEST_ROWS)
     concepts = predicted - _PLAIN_BRANCHES
-    adaptive = any(tensor.name == "strength" for tensor in advance.inputs)
     if adaptive:
         for side in range(2):
             buffers[f"strength_{side}"] = _floats(concepts, latent_shape[0], role="state")
@@ -169,7 +206,6 @@ def build_plan(
     samples: list[View] = []
     for index in range(count):
         here, there = index % 2, 1 - index % 2
-        used = _branches_at(index, steering, branches)
         launches.append(
             Launch(
                 graph="unet",
@@ -178,9 +214,9 @@ def build_plan(
                     ("latents", _row(f"state_{here}", 0)),
                     ("input_scale", _row("input_scales", index)),
                     ("timestep", _row("timesteps", index)),
-                    *((tensor.name, View(buffer=tensor.name, stop=used)) for tensor in context),
+                    *((name, View(buffer=name, stop=used[index])) for name, _, _ in context),
                 ),
-                outputs=(("noise_pred", View(buffer="noise_pred", stop=used)),),
+                outputs=(("noise_pred", View(buffer="noise_pred", stop=used[index])),),
             )
         )
         launches.append(

@@ -395,14 +395,16 @@ def test_without_the_stream_the_session_copies_and_says_why(
         card.driver.fail("cuDeviceGet", 1, Status.CUDA_ERROR_NO_DEVICE)
     else:
         card.ort.refuses_stream = True
-    said = {"no bindings": "cuda-bindings is not installed", "no device": "NO_DEVICE"}
+    said = {
+        "no bindings": "cuda-bindings is not installed",
+        "no device": "CUDA failed in cuDeviceGet",
+    }
     graph = card.bundle.graph("unet", height=64, width=64)
     with load(card.bundle, graph, card.options, session) as engine:
         assert not isinstance(engine, DeviceEngine)
         assert "CUDAExecutionProvider, fp32" in engine.description
-        assert (
-            f"copied at every run: {said.get(why, 'the stream was refused')}" in engine.description
-        )
+        reason = said.get(why, "onnxruntime failed in unet (the stream was refused)")
+        assert f"copied at every run: {reason}" in engine.description
         inputs = ones_for(graph)
         with load(card.bundle, graph, EngineOptions(provider="cpu")) as host:
             wanted = host.run(inputs)

@@ -51,7 +51,7 @@ def load_driver() -> Any:
     except ImportError as error:
         raise MissingDependency(
             "cuda-bindings is not installed",
-            hint="pip install 'sld-edge[rtx]' or 'sld-edge[tensorrt]'",
+            hint="pip install 'sld-edge[gpu]', 'sld-edge[rtx]' or 'sld-edge[tensorrt]'",
         ) from error
     initialise(driver)
     return driver

@@ -42,8 +42,7 @@ class OnStreamEngine:
 
     Raises:
         MissingDependency: cuda-bindings is not installed.
-        EngineError: no device answers.
-        Exception: whatever ONNX Runtime raises when it refuses.
+        EngineError: no device answers, or ONNX Runtime refuses.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class OnStreamEngine:
             stack.enter_context(session)
             session.use()
             stack.callback(self._drop)
-            self._held.session = open_session({_STREAM: str(session.stream)})
+            _asked(graph, lambda: self._held.take(open_session({_STREAM: str(session.stream)})))
             self._options = _run_options()
             self._stack = stack.pop_all()
 
@@ -150,6 +149,10 @@ class _Held:
         #: How often other shapes were launched than before.
         self.changes = 0
         self._latest: object = None
+
+    def take(self, session: Any) -> None:
+        """The session is made."""
+        self.session = session
 
     def note(self, shapes: object) -> None:
         """Shapes are launched now."""

@@ -23,7 +23,7 @@ from sld_edge.engines.half_range import BEYOND_HALF, fits_half
 from sld_edge.engines.onnxruntime.on_stream import OnStreamEngine, failed_in
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
 from sld_edge.engines.openvino.linked import file_with_weights_beside
-from sld_edge.errors import EngineError, MissingDependency, SldError, one_line
+from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.manifest import Graph
 
 #: Too little work for a thread pool: waking it costs more than it saves.
@@ -197,8 +197,8 @@ class OnnxRuntimeEngine:
                 lambda more: self._session_on(onnxruntime, provider, more),
                 self._line(provider, "on the pipeline's stream"),
             )
-        except Exception as error:
-            why = error.what if isinstance(error, SldError) else one_line(str(error))[:200]
+        except (EngineError, MissingDependency) as error:
+            why = one_line(str(error))[:200]
             return [f"not on the pipeline's stream, arrays are copied at every run: {why}"]
         self._provider = provider
         return []

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from sld_edge import EngineError, InvalidInput, SafePipeline
 from sld_edge.bench.cli import main
-from sld_edge.bench.gpu_check import reference
+from sld_edge.bench.gpu_check import reference, run
 from sld_edge.bench.gpu_check.backends import OnnxRuntimeCudaBackend, TensorRtBackend, backends
 from sld_edge.bench.gpu_check.compare import compare_outputs, compare_pictures, nothing_to_see
 from sld_edge.bench.gpu_check.outcome import Outcome, exit_status, verdict
@@ -67,9 +70,13 @@ class CardPipeline(SafePipeline):
         return output
 
     @property
+    def captured(self) -> bool:
+        return not self._watched and not self.refused
+
+    @property
     def engines(self) -> dict[str, str]:
         plain = "plain enqueue: a callback looks at the steps"
-        graph = self.refused or "one CUDA graph of 4 launches"
+        graph = self.refused or "recorded whole, 4 launches"  # no word that is looked for
         return {**super().engines, "loop": plain if self._watched else graph}
 
 
@@ -93,6 +100,8 @@ class PlayedBackend:
 
     def engine(self, bundle: Bundle, graph: Graph) -> Engine:
         engine = load(bundle, graph, CPU)
+        if self._play.get("noisy"):
+            os.write(2, b"No execution plans support the graph.\n")
         if graph.kind == self._play.get("fails"):
             raise EngineError("the launch failed")
         wrong: Any = Perturbed(engine)
@@ -116,10 +125,10 @@ def reference_once(tiny_bundle: Path) -> Iterator[None]:
     opened = Bundle.open(tiny_bundle)
     shape = opened.manifest.shapes[0]
     cases = list(reference.cases_on_cpu(opened, shape))
-    pictures = reference.pictures_on_cpu(opened, reference.call_of(shape, SETTINGS.steps))
+    trace = reference.trace_on_cpu(opened, reference.call_of(shape, SETTINGS.steps))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sld_edge.bench.gpu_check.run.cases_on_cpu", lambda *_: cases)
-        patch.setattr("sld_edge.bench.gpu_check.run.pictures_on_cpu", lambda *_: pictures)
+        patch.setattr("sld_edge.bench.gpu_check.run.trace_on_cpu", lambda *_: trace)
         yield
 
 
@@ -207,6 +216,37 @@ def test_growing_memory_is_a_leak(bundle: Bundle) -> None:
     assert unknown["played: leaks over runs"].status == "skipped"
 
 
+def test_library_messages_are_one_line_and_no_check(
+    bundle: Bundle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = found(bundle, PlayedBackend(noisy=True))
+    one = outcomes["played: library messages"]
+    assert one.status == "noted"
+    assert one.detail.startswith("5 lines on standard error, 5 of them 'No execution plans")
+    assert not failed(outcomes)
+    assert exit_status([one]) == 10
+    assert "execution plans" not in capfd.readouterr().err
+
+
+def test_an_fp16_run_is_judged_by_the_networks_own_error(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU is asked for a run with the error that the network's graph showed, here 1 %."""
+    half = msgspec.structs.replace(bundle.manifest, precision="fp16")
+    asked: list[float] = []
+    reference_run = run.trace_on_cpu
+
+    def trace(bundle: Bundle, call: dict[str, Any], *, error: float = 0.0) -> Any:
+        asked.append(error)
+        return reference_run(bundle, call)
+
+    monkeypatch.setattr("sld_edge.bench.gpu_check.run.trace_on_cpu", trace)
+    outcomes = found(replace(bundle, manifest=half), PlayedBackend(perturbed="unet"))
+    assert asked[0] == 0.0
+    assert asked[1] == pytest.approx(0.01, rel=1e-3)
+    assert "the graphs' errors explain" in outcomes["played: whole run"].detail
+
+
 def test_what_is_not_here_is_skipped_with_its_reason(bundle: Bundle) -> None:
     outcomes = found(bundle, PlayedBackend("none", reason="it is not installed"))
     assert [(one.status, one.detail) for one in outcomes.values()] == [
@@ -223,7 +263,7 @@ def test_latencies_are_told_with_percentiles(bundle: Bundle) -> None:
         bundle, [PlayedBackend()], SETTINGS, device_bytes=lambda: 0, stage=lambda _: nullcontext()
     )
     assert [len(one.seconds) for one in latencies] == [2, 2]
-    assert latencies[0].way == "one CUDA graph of 4 launches"
+    assert latencies[0].way == "recorded whole, 4 launches"
     assert all(word in latency_line(latencies[0]) for word in ("p50", "p90", "p99"))
 
 
