@@ -247,3 +247,17 @@ def test_memory_does_not_grow_with_the_list(run: Run, tmp_path: Path) -> None:
     assert len(run("--prompts-file", file, "--seed", 1)) == 240
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 60_000, f"{grown} KiB more for 180 lines more"
+
+
+def test_the_level_of_compression_changes_the_file_and_no_pixel(run: Run) -> None:
+    made = [
+        one
+        for level in (0, 1, 9)
+        for one in run("a castle", "--seed", 5, "--png-level", level, "--width", 64)
+    ]
+    for one in made:
+        np.testing.assert_array_equal(pixels(one), pixels(made[0]))
+    sizes = [Path(one["file"]).stat().st_size for one in made]
+    assert len(set(sizes)) == 3
+    assert max(sizes) == sizes[0]
+    assert run("a castle", "--png-level", 10, status=2) == []
