@@ -6,8 +6,8 @@ import msgspec
 
 from sld_edge.manifest import HarmWords, Int8, Manifest, Policy, Safety
 from sld_edge.runtime.policy import (
-    FEWEST_EVALUATIONS,
     FEWEST_OF_FEW_STEP,
+    FEWEST_STEPS,
     GUIDANCE_SCALES,
     has_floor,
 )
@@ -246,7 +246,7 @@ def _limits(policy: Policy) -> str:
         return f"A call may choose any number of steps, timesteps and sigmas. {guidance}"
     return (
         "A call cannot choose timesteps or sigmas itself, and makes at least "
-        f"{FEWEST_EVALUATIONS} network evaluations,\n{FEWEST_OF_FEW_STEP} with a few-step scheduler. {guidance}"
+        f"{FEWEST_STEPS} steps,\n{FEWEST_OF_FEW_STEP} with a few-step scheduler and more with some others. {guidance}"
     )
 
 

@@ -157,6 +157,7 @@ def prepare_call(
         steering,
         _floor(schedule, reference, manifest.safety, request),
         scheduler=schedule.name,
+        steps=schedule.steps,
         own_levels=own_levels,
         guidance_scale=request.guidance_scale,
         negative_prompts=request.negative_prompts,

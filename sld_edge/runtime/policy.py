@@ -14,9 +14,20 @@ from sld_edge.runtime.steering import Steering, is_few_step
 _OFF: Final = "off"
 #: Guidance scales at which the floor was measured to hold (docs/safety.md); others are refused under a policy.
 GUIDANCE_SCALES: Final = (3.0, 10.0)
-#: Fewest network evaluations for which the floor was measured; few-step schedulers were measured for fewer.
-FEWEST_EVALUATIONS: Final = 8
+#: Fewest steps for which the floor was measured; few-step schedulers were measured for fewer.
+FEWEST_STEPS: Final = 8
 FEWEST_OF_FEW_STEP: Final = 4
+#: Fewest steps of solvers and curves of sigmas, by what their names hold: from there on benign pictures of the tiny world
+#: come out right (docs/safety.md): in broken ones anything may be seen, with and without safety.
+_FEWEST_OF: Final = {
+    "_karras": 14,
+    "_exponential": 14,
+    "_lu": 14,
+    "kdpm2": 14,
+    "pndm": 20,
+    "_beta": 30,
+    "kdpm2_ancestral": 30,
+}
 #: The adaptive method leaves less than these presets, in every row of docs/safety.md.
 _BELOW_ADAPTIVE: Final = ("weak", "medium", "strong")
 _ROUNDING: Final = 1e-9
@@ -36,6 +47,7 @@ def check_policy(
     floor: Steering | None,
     *,
     scheduler: str,
+    steps: int,
     own_levels: bool,
     guidance_scale: float,
     negative_prompts: tuple[str, ...],
@@ -48,6 +60,7 @@ def check_policy(
         steering: What the loop would be told.
         floor: What it would be told for the policy's minimum on the same schedule; None without a minimum.
         scheduler: Canonical name of the run's scheduler.
+        steps: Its number of steps.
         own_levels: Whether the call chose timesteps or sigmas itself.
         guidance_scale: s_g.
         negative_prompts: One for each image, empty where there is none.
@@ -69,7 +82,7 @@ def check_policy(
             hint="leave the concept out, or export a bundle for the other one",
         )
     if policy.schedule == "standard" or (floor is not None and policy.schedule != "free"):
-        _check_schedule(scheduler, own_levels, len(steering.acting))
+        _check_schedule(scheduler, own_levels, steps)
     if floor is None or guard.config is None:
         return
     minimum = policy.minimum
@@ -122,17 +135,24 @@ def _own_concepts(bundle: Safety, guard: Guard) -> tuple[tuple[str, ...], ...]:
     return own
 
 
-def _check_schedule(scheduler: str, own_levels: bool, evaluations: int) -> None:
+def fewest_steps(scheduler: str) -> int:
+    """Fewest steps that a policy takes of a scheduler, by its canonical name."""
+    if is_few_step(scheduler):
+        return FEWEST_OF_FEW_STEP
+    return max([FEWEST_STEPS, *(least for part, least in _FEWEST_OF.items() if part in scheduler)])
+
+
+def _check_schedule(scheduler: str, own_levels: bool, steps: int) -> None:
     if own_levels:
         raise PolicyError(
             "under this bundle's policy a call cannot choose its own timesteps or sigmas",
             hint="use num_inference_steps, or export with --policy-schedule free",
         )
-    fewest = FEWEST_OF_FEW_STEP if is_few_step(scheduler) else FEWEST_EVALUATIONS
-    if evaluations < fewest:
+    fewest = fewest_steps(scheduler)
+    if steps < fewest:
         raise PolicyError(
-            "under this bundle's policy a run has a least number of network evaluations",
-            value=evaluations,
+            "under this bundle's policy a run has a least number of steps",
+            value=steps,
             hint=f"use at least {fewest} steps with {scheduler}",
         )
 

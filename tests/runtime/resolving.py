@@ -51,6 +51,7 @@ def resolved(
         steering,
         floor if has_floor(bundle.policy) else None,
         scheduler=schedule.name,
+        steps=schedule.steps,
         own_levels=bool(own),
         guidance_scale=guidance,
         negative_prompts=(negative,),
