@@ -40,11 +40,17 @@ class Draft:
         return value
 
     def node(
-        self, operator: str, *inputs: Any, shape: Shape | None = None, dtype: Any = None, **more: Any
+        self,
+        operator: str,
+        *inputs: Any,
+        shape: Shape | None = None,
+        dtype: Any = None,
+        domain: str = "",
+        **more: Any,
     ) -> ir.Value:
         """What a new node makes; arrays and numbers among its inputs become constants."""
         values = [one if isinstance(one, ir.Value) else self.constant(one) for one in inputs]
-        node = ir.node(operator, values, more)
+        node = ir.node(operator, values, more, domain=domain)
         self.graph.append(node)
         out = node.outputs[0]
         out.name = f"v{next(self._names)}"

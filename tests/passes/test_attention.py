@@ -58,7 +58,13 @@ def self_attention(
 
 
 def cross_attention(
-    heads: int, dim: int, length: int, tokens: int, *, dtype: str = "float32", repeated: bool = False
+    heads: int,
+    dim: int,
+    length: int,
+    tokens: int,
+    *,
+    dtype: str = "float32",
+    repeated: bool = False,
 ) -> Draft:
     """Keys and values from outside; the query for each row, or for each latent and repeated in heads."""
     draft = Draft(dtype)
@@ -78,8 +84,12 @@ def cross_attention(
         query = draft.node(
             "Reshape", wide, [-1, heads, length, dim], shape=("R*B", heads, length, dim)
         )
-    keys = draft.node("Reshape", outside, [-1, heads, dim, tokens], shape=("B*R", heads, dim, tokens))
-    value = draft.node("Reshape", values, [-1, heads, tokens, dim], shape=("B*R", heads, tokens, dim))
+    keys = draft.node(
+        "Reshape", outside, [-1, heads, dim, tokens], shape=("B*R", heads, dim, tokens)
+    )
+    value = draft.node(
+        "Reshape", values, [-1, heads, tokens, dim], shape=("B*R", heads, tokens, dim)
+    )
     draft.output(attend(draft, query, keys, value))
     return draft
 
@@ -107,7 +117,9 @@ def decoder_attention(dim: int, length: int, *, dtype: str = "float32") -> Draft
 
 def fused_and_compared(draft: Draft, **inputs: tuple[int, ...]) -> list[str]:
     """The operators after the pass, once both forms were seen to give the same."""
-    arrays = {name: normal(shape, draft.dtype, seed=i) for i, (name, shape) in enumerate(inputs.items())}
+    arrays = {
+        name: normal(shape, draft.dtype, seed=i) for i, (name, shape) in enumerate(inputs.items())
+    }
     (want,) = run(draft.model, arrays)
     assert FuseAttention()(draft.model).modified
     (got,) = run(draft.model, arrays)
@@ -234,7 +246,9 @@ def test_values_turned_in_another_order_are_not_taken_for_rows() -> None:
     draft = Draft()
     query = in_heads(draft, draft.input("q", ("B", 4, 32)), 4, 4, 8)
     keys = in_heads(draft, draft.input("k", ("B", 4, 32)), 4, 4, 8, (0, 2, 3, 1))
-    plain = draft.node("Reshape", draft.input("v", ("B", 4, 32)), [-1, 4, 4, 8], shape=("B", 4, 4, 8))
+    plain = draft.node(
+        "Reshape", draft.input("v", ("B", 4, 32)), [-1, 4, 4, 8], shape=("B", 4, 4, 8)
+    )
     draft.output(attend(draft, query, keys, plain))
     got = fused_and_compared(draft, q=(2, 4, 32), k=(2, 4, 32), v=(2, 4, 32))
     assert got.count("MultiHeadAttention") == 1
