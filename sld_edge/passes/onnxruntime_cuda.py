@@ -8,7 +8,7 @@ from onnx_ir.passes import Sequential
 
 from sld_edge.passes.attention import FuseAttention
 from sld_edge.passes.channels_last import ChannelsLast
-from sld_edge.passes.geglu import FuseGeglu
+from sld_edge.passes.geglu import WIDTHS, FuseGeglu
 from sld_edge.passes.group_norm import FuseGroupNorm
 from sld_edge.passes.report import counts_of
 
@@ -16,6 +16,9 @@ from sld_edge.passes.report import counts_of
 FUSED = "onnxruntime-cuda"
 #: The same, with group norms, GEGLU and channels last in operators that the CUDA provider alone has.
 CHANNELS_LAST = "onnxruntime-cuda-channels-last"
+
+#: One transpose on the way in, one on the way out.
+_WAYS = 2
 
 
 def fuse(model: Any) -> bool:
@@ -27,15 +30,25 @@ def fuse(model: Any) -> bool:
     return bool(FuseAttention()(model).modified)
 
 
-def put_channels_last(model: Any) -> bool:
+def put_channels_last(model: Any, widths: tuple[int, ...] = WIDTHS) -> bool:
     """Rewrite a graph that :func:`fuse` has seen, in place, to the form :data:`CHANNELS_LAST`.
+
+    Args:
+        model: The graph.
+        widths: Widths of a GEGLU's half that the kernel has.
 
     Returns:
         Whether that is worth it: False for graphs in single precision, which have nothing of it to win, and where
-        more transposes were left than taken away. The model is of no use then.
+        more transposes were left than taken away but for one in and one out. The model is of no use then.
     """
     if not FuseGroupNorm()(model).modified:
         return False
-    before = counts_of(model)
-    Sequential(FuseGeglu(), ChannelsLast())(model)
-    return counts_of(model).get("transposes", 0) <= before.get("transposes", 0)
+    before = _moves(model)
+    Sequential(FuseGeglu(widths), ChannelsLast())(model)
+    return _moves(model) <= before + _WAYS
+
+
+def _moves(model: Any) -> int:
+    """How often arrays are put in another order."""
+    counts = counts_of(model)
+    return counts.get("transposes", 0) + counts.get("pixel shuffles", 0)

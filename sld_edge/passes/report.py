@@ -1,7 +1,11 @@
-"""What a graph consists of, counted before and after the passes."""
+"""What a graph consists of, counted before and after the passes.
+
+``python -m sld_edge.passes.report BEFORE.onnx AFTER.onnx`` prints a table.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -19,6 +23,7 @@ _KINDS = {
     "MatMul": "matrix products",
     "Gemm": "matrix products",
     "Transpose": "transposes",
+    "DepthToSpace": "pixel shuffles",
     "Reshape": "reshapes",
     "Cast": "casts",
     "Gelu": "GELU",
@@ -51,3 +56,9 @@ def table(before: dict[str, int], after: dict[str, int]) -> str:
     ]
     rows = [f"| {kind} | {before.get(kind, 0)} | {after.get(kind, 0)} |" for kind in kinds]
     return "\n".join(("| | before | after |", "|---|---|---|", *rows))
+
+
+if __name__ == "__main__":
+    import onnx_ir
+
+    sys.stdout.write(table(*(counts_of(onnx_ir.load(file)) for file in sys.argv[1:3])) + "\n")
