@@ -99,6 +99,7 @@ def _attention_at(softmax: Any) -> _Found | None:
     if not isinstance(heads, int) or not isinstance(dim, int) or dim % _VECTOR or scale == 0.0:
         return None
     fitting = shape[0] == value_shape[0] and value_shape[1] == heads and value_shape[3] == dim
+    fitting = fitting and _sizes_of_keys(keys)[:3] == [shape[0], heads, dim]
     if not fitting or query.dtype != value.dtype or keys.dtype != value.dtype:
         return None
     return _Found(mix, query, keys, value, scale, heads, result)
@@ -176,7 +177,7 @@ def _rows_of_keys(keys: Any) -> Any:
     if rows is not None:
         return rows
     inner = _unswapped(keys)
-    return None if inner is None else _plain_rows(_without_factors(inner).value)
+    return None if inner is None else _plain_rows(inner)
 
 
 def _split_in_heads(value: Any, order: tuple[int, ...]) -> Any:
@@ -218,6 +219,14 @@ def _unswapped(keys: Any) -> Any:
     if back_to is None or back_to[1:] != [heads, dim, length] or back_to[0] not in (first, -1):
         return None
     return inner if flat_to == [-1, length, dim] else None
+
+
+def _sizes_of_keys(keys: Any) -> list[Size]:
+    """The sizes ``[N, heads, dim, L]``, from what the keys were made of where they have none; else none."""
+    sizes, inner = sizes_of(keys), sizes_of(_unswapped(keys))
+    if inner is not None and len(inner) == 4:
+        return [inner[axis] for axis in _SWAPPED]
+    return [] if sizes is None else sizes
 
 
 def _rows_again(mix: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -36,7 +37,7 @@ class ChannelsLast(InPlacePass):  # type: ignore[misc]  # onnx-ir is untyped her
         work = _Work(model.graph)
         for node in list(model.graph):
             work.convert(node)
-        if work.converted:
+        if work.twins:
             work.finish()
             model.opset_imports[MICROSOFT] = 1
             RemoveUnusedNodesPass()(model)
@@ -137,7 +138,8 @@ class _Work:
     def _norm(self, node: Any) -> Any:
         value = node.inputs[0]
         sizes = sizes_of(value)
-        if node.attributes["channels_last"].as_int() or sizes is None or len(sizes) not in (3, 4):
+        last = node.attributes.get("channels_last")
+        if last is None or last.as_int() or sizes is None or len(sizes) not in (3, 4):
             return None
         self.converted = True
         source = self._twin(value, node)
@@ -221,7 +223,8 @@ class _Work:
         """Tokens are pixels with channels last: a transpose from or to them is nothing."""
         value, order = node.inputs[0], permutation_of(node)
         if value in self.twins and order == _LAST.get(len(order)):
-            node.outputs[0].replace_all_uses_with(self.twins[value], replace_graph_outputs=True)
+            if not node.outputs[0].is_graph_output():
+                ir.convenience.replace_all_uses_with(node.outputs[0], self.twins[value])
             return None
         if order == _FIRST.get(len(order)) and value.const_value is None:
             return value

@@ -253,3 +253,40 @@ def test_values_turned_in_another_order_are_not_taken_for_rows() -> None:
     got = fused_and_compared(draft, q=(2, 4, 32), k=(2, 4, 32), v=(2, 4, 32))
     assert got.count("MultiHeadAttention") == 1
     assert got.count("Transpose") == 2
+
+
+def test_one_head_of_keys_for_all_queries_is_left() -> None:
+    """The product broadcasts it, which the fused node does not do."""
+    draft = Draft()
+    query = in_heads(draft, draft.input("q", ("B", 9, 32)), 9, 4, 8)
+    keys = in_heads(draft, draft.input("k", ("B", 9, 8)), 9, 1, 8, (0, 2, 3, 1))
+    value = in_heads(draft, draft.input("v", ("B", 9, 32)), 9, 4, 8)
+    draft.output(attend(draft, query, keys, value))
+    assert refused(draft)
+
+
+def test_a_factor_inside_the_keys_is_not_lost() -> None:
+    """Scaled before the exchange of axes: the keys stay scaled, the node's own scale is the query's."""
+    draft = Draft()
+    rows = (2, 9, 32)
+    query = in_heads(draft, draft.input("q", ("B", 9, 32)), 9, 4, 8)
+    inner = in_heads(draft, draft.input("k", ("B", 9, 32)), 9, 4, 8)
+    scaled = draft.node("Mul", inner, np.array(0.3), shape=inner.shape)
+    keys = draft.node("Transpose", scaled, shape=("B", 4, 8, 9), perm=(0, 1, 3, 2))
+    value = in_heads(draft, draft.input("v", ("B", 9, 32)), 9, 4, 8)
+    draft.output(attend(draft, query, keys, value))
+    assert "Mul" in fused_and_compared(draft, q=rows, k=rows, v=rows)
+
+
+@pytest.mark.parametrize("operator", ["Mul", "Div"])
+def test_a_factor_of_the_scores_joins_the_scale(operator: str) -> None:
+    draft = self_attention(2, 8, 9)
+    softmax = next(node for node in draft.model.graph if node.op_type == "Softmax")
+    scores = softmax.inputs[0]
+    assert scores is not None
+    node = ir.node(operator, [scores, draft.constant(np.array(3.0))])
+    node.outputs[0].name, node.outputs[0].type = "scaled", scores.type
+    draft.graph.insert_before(softmax, node)
+    softmax.replace_input_with(0, node.outputs[0])
+    rows = (2, 9, 16)
+    assert fused_and_compared(draft, q=rows, k=rows, v=rows) == ["MultiHeadAttention"]

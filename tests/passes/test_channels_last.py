@@ -243,3 +243,26 @@ def group_norm_by_formula(
     y = ((apart - mean) / spread).reshape(x.shape) * gamma + beta
     out: NDArray[Any] = y / (1 + np.exp(-y))
     return out
+
+
+def test_a_graph_without_convolutions_keeps_its_operators() -> None:
+    draft = Draft("float16")
+    turned = draft.node(
+        "Transpose", draft.input("x", ("B", 4, 4, 8)), shape=("B", 8, 4, 4), perm=(0, 3, 1, 2)
+    )
+    draft.output(draft.node("Add", turned, turned, shape=("B", 8, 4, 4)))
+    x = {"x": normal((2, 4, 4, 8), np.float16)}
+    (want,) = run(draft.model, x)
+    ChannelsLast()(draft.model)
+    assert sorted(operators(draft.model)) == ["Add", "Transpose"]
+    (got,) = run(draft.model, x)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_tokens_that_leave_the_graph_have_their_name() -> None:
+    draft, size = Draft("float16"), (4, 4)
+    hidden = convolution(draft, draft.input("x", ("B", 16, *size)), 16, size)
+    out = draft.node("Transpose", hidden, shape=("B", *size, 16), perm=(0, 2, 3, 1))
+    draft.output(out, "tokens")
+    assert "NhwcConv" in last_and_compared(draft, x=(2, 16, *size))
+    assert [value.name for value in draft.model.graph.outputs] == ["tokens"]
