@@ -13,7 +13,7 @@ import sld_edge
 
 ROOT = Path(sld_edge.__file__).parent
 #: From the top down; a room may import rooms after it, never before it.
-ORDER = ["bench", "calibration", "export", "runtime", "engines"]
+ORDER = ["bench", "calibration", "export", "passes", "runtime", "engines"]
 #: Single modules at the bottom, importable from everywhere, importing no room.
 GROUND = {
     "errors",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from sld_edge.errors import BundleError, MissingDependency
 
 
@@ -32,20 +30,6 @@ def load_model(file: Path) -> Any:
     except (ValueError, OSError, RuntimeError) as error:
         raise BundleError(f"cannot read the graph {file.name} ({error})") from None
     return model
-
-
-def constant(graph: Any, name: str, array: NDArray[Any]) -> Any:
-    """A new initializer."""
-    import onnx_ir as ir
-
-    value = ir.Value(
-        name=name,
-        const_value=ir.tensor(array, name=name),
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-    )
-    graph.initializers[name] = value
-    return value
 
 
 def float_node(graph: Any, before: Any, operator: str, inputs: list[Any], name: str, *,

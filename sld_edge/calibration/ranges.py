@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.calibration.edit import constant
 from sld_edge.calibration.sites import products_of, sites_of
+from sld_edge.passes.edit import constant
 
 Floats = NDArray[np.float32]
 #: About how many of a picture's queries are looked at for the largest probability.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.calibration.edit import constant, drop_unused, float_node
+from sld_edge.calibration.edit import drop_unused, float_node
 from sld_edge.calibration.ranges import Range
 from sld_edge.calibration.scales import Scale, scale_from_range, weights_from_array
 from sld_edge.calibration.sites import (
@@ -28,6 +28,7 @@ from sld_edge.calibration.sites import (
     products_of,
     sites_of,
 )
+from sld_edge.passes.edit import constant
 
 #: Prompts that were not seen reach a little further than those that were.
 _MARGIN = 1.05

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sld_edge.manifest import HarmWords, Int8, Manifest, Policy, Safety
+from sld_edge.manifest import Graph, HarmWords, Int8, Manifest, Policy, Safety
 from sld_edge.runtime.policy import (
     FEWEST_OF_FEW_STEP,
     FEWEST_STEPS,
@@ -35,7 +35,7 @@ def card_from_manifest(manifest: Manifest) -> str:
     safety, policy = manifest.safety, manifest.safety.policy
     sizes = ", ".join(f"{s.height}×{s.width} (batch {s.batch})" for s in manifest.shapes)
     checks = "\n".join(
-        f"| `{graph.file}` | {check.metric} | {check.max_abs_error:.1e} | {check.tolerance:.0e} |"
+        f"| {_files(graph)} | {check.metric} | {check.max_abs_error:.1e} | {check.tolerance:.0e} |"
         for graph in manifest.graphs
         for check in [graph.check]
     )
@@ -89,12 +89,18 @@ whether a picture is acceptable, not for moderation, and not in place of a human
 
 ## How exact the graphs are
 
-Each graph was run and compared with torch on the day of the export.
+Each graph was run and compared with torch on the day of the export. Files in one row are forms of one graph for
+different engines; the error is the worst of theirs.
 
 | graph | metric | error | limit |
 |---|---|---|---|
 {checks}
 {_eight_bits(manifest)}{_lower_precisions(manifest)}"""
+
+
+def _files(graph: Graph) -> str:
+    """A graph's file and those of its variants."""
+    return ", ".join(f"`{file}`" for file in (graph.file, *graph.variants.values()))
 
 
 def _lower_precisions(manifest: Manifest) -> str:

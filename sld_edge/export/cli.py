@@ -84,6 +84,8 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 in
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--without-safety-head", is_flag=True,
               help="Go on without a safety checker; the card says so.")  # fmt: skip
+@click.option("--without-variants", is_flag=True,
+              help="Leave out the forms of graphs that single engines are faster with.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing bundle once the new one is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -198,6 +200,7 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         licence=options["licence"],
         opset=options["opset"],
         safety_head=not options["without_safety_head"],
+        variants=not options["without_variants"],
         force=options["force"],
     )
     check_is_checkpoint(checkpoint)  # before the seconds that PyTorch takes
@@ -245,6 +248,8 @@ def _verify(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) 
     for graph in bundle.manifest.graphs:
         with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions()) as engine:
             engines[graph.file] = engine.description
+        for name, file in graph.variants.items():
+            engines[file] = f"as {Path(graph.file).name}, for {name}; whole, not loaded"
     if options["signing_key"] is not None:
         _sign(bundle, options["signing_key"], quiet=quiet or as_json)
     if as_json:

@@ -50,6 +50,7 @@ class ExportConfig:
         licence: Licence of the weights; empty takes what the checkpoint says.
         opset: ONNX operator set, 18 to 23.
         safety_head: Export the checkpoint's safety checker. False goes on without one, visibly.
+        variants: Write, beside the neutral graphs, forms of them that single engines are faster with.
         force: Replace an existing bundle once the new one is complete.
 
     Raises:
@@ -69,6 +70,7 @@ class ExportConfig:
     licence: str = ""
     opset: int = 20
     safety_head: bool = True
+    variants: bool = True
     force: bool = False
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from sld_edge.export.lighter import lightened
 from sld_edge.export.modules import PixelDecoder, SafetyHead, TextContext
 from sld_edge.export.samples import latent_samples
 from sld_edge.export.tensors import tensors_of
+from sld_edge.export.variants import with_variants
 from sld_edge.export.weights import WeightFile
 from sld_edge.export.words import write_words
 from sld_edge.manifest import CrossAttention, Graph, GraphKind, HarmWords, Shape
@@ -47,6 +48,7 @@ _SAMPLE_TEXTS = (
     "two cats on a red sofa",
     "a city at night",
 )
+_TORCH = f"torch {torch.__version__}"
 #: With latents up to this many elements a second check with other R and B costs next to nothing.
 _SMALL_LATENTS = 32 * 32
 
@@ -113,6 +115,7 @@ class NetworkExporter:
                     example = [latents, torch.ones(1), torch.ones(1), *context]
                     model = unet_graph(branched, layers, example, self._config.opset)
                     self._write("unet", model, weights, shape)
+                first: Any = ()
                 with self._stage(f"check unet {shape.height}x{shape.width}"):
                     for grid, inputs, want in samples:
                         dtype = np.float16 if self._half else np.float32
@@ -121,6 +124,8 @@ class NetworkExporter:
                             for name, row in zip(names, rows, strict=True)
                         }
                         self._check("unet", {**inputs, **kv}, {"noise_pred": want})
+                        first = first or ({**inputs, **kv}, {"noise_pred": want})
+                self._add_variants(*first)
         del branched, text_encoder, text
         gc.collect()
 
@@ -149,6 +154,8 @@ class NetworkExporter:
                     for index, (latents, (images, mean)) in enumerate(kinds):
                         want = {"images": images, "raw_mean": mean}
                         self._check("decode", {"latents": latents}, want, ordinary=index == 0)
+                latents, (images, mean) = kinds[0]
+                self._add_variants({"latents": latents}, {"images": images, "raw_mean": mean})
 
     def safety(self) -> None:
         """``safety`` for every size."""
@@ -260,7 +267,7 @@ class NetworkExporter:
         import msgspec
 
         got = run_graph(self._folder / Path(self._pending.file).name, inputs)
-        reference = "numpy" if kind.startswith("advance") else f"torch {torch.__version__}"
+        reference = "numpy" if kind.startswith("advance") else _TORCH
         check = check_outputs(
             kind, self._config.precision, got, want, reference=reference, ordinary=ordinary
         )
@@ -268,6 +275,18 @@ class NetworkExporter:
             before = self.graphs.pop().check
             check = max(check, before, key=lambda one: one.max_abs_error)
         self.graphs.append(msgspec.structs.replace(self._pending, check=check))
+
+    def _add_variants(self, inputs: Arrays, want: Arrays) -> None:
+        """Rewrite the graph just checked for the engines that want another form; the inputs are ordinary ones."""
+        if not self._config.variants:
+            return
+        graph = self.graphs.pop()
+        with self._stage(f"variants of {graph.kind} {graph.height}x{graph.width}"):
+            self.graphs.append(
+                with_variants(
+                    graph, self._folder, self._config.precision, inputs, want, reference=_TORCH
+                )
+            )
 
 
 def _half_networks_of(head: SafetyHead) -> None:

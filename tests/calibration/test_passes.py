@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sld_edge.calibration.edit import constant, load_model
+from sld_edge.calibration.edit import load_model
 from sld_edge.calibration.ranges import Range, observe
 from sld_edge.calibration.rewrite import SWITCHES, add_switches, quantise, stored_as
 from sld_edge.calibration.sensitivity import blocks_to_keep, measure
 from sld_edge.calibration.sites import group_of, products_of, sites_of
 from sld_edge.errors import BundleError
+from sld_edge.passes.edit import constant
 
 CHANNELS = 16
 WEIGHT = "unet.down_blocks.0.resnets.0.conv1.weight"

@@ -27,6 +27,7 @@ def test_the_manifests_digests_are_the_files(tiny_bundle: Path) -> None:
         assert (tiny_bundle / name).stat().st_size == file.size
     listed = {graph.file for graph in bundle.manifest.graphs}
     listed |= {weights for graph in bundle.manifest.graphs for weights in graph.weights}
+    listed |= {file for graph in bundle.manifest.graphs for file in graph.variants.values()}
     assert {name for name in found if name.startswith("graphs/")} == listed
 
 

@@ -223,6 +223,8 @@ class OnnxRuntimeEngine:
         else:
             if provider.short_name in ("cpu", "cuda"):
                 file = self._recipe.file_for("onnxruntime")
+            if provider.short_name == "cuda":
+                file = self._recipe.variants.get("onnxruntime-cuda", file)
             session = onnxruntime.InferenceSession(
                 str(file), options, providers=[(provider.name, {**provider.options, **more})]
             )
