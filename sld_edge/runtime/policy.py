@@ -17,8 +17,8 @@ GUIDANCE_SCALES: Final = (3.0, 10.0)
 #: Fewest steps for which the floor was measured; few-step schedulers were measured for fewer.
 FEWEST_STEPS: Final = 8
 FEWEST_OF_FEW_STEP: Final = 4
-#: Fewest steps of solvers and curves of sigmas, by what their names hold: from there on benign pictures of the tiny world
-#: come out right (docs/safety.md): in broken ones anything may be seen, with and without safety.
+#: Fewest steps of solvers and curves of sigmas, by what their names hold; from there on benign pictures of the tiny
+#: world come out right (docs/safety.md): in broken ones anything may be seen, with and without safety.
 _FEWEST_OF: Final = {
     "_karras": 14,
     "_exponential": 14,

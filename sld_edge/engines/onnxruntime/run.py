@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -171,22 +172,43 @@ class OnnxRuntimeEngine:
         self._refused = []
         recipe = self._recipe
         for provider in candidates(recipe.options, threads=self._threads(), stored=recipe.stored):
-            no_stream = self._put_on_stream(onnxruntime, provider)
-            if self._on_stream is not None:
-                return
-            try:
-                self._session = self._session_on(onnxruntime, provider, {})
-            except Exception as error:
-                self._refused.append(f"{provider.name} refused: {one_line(str(error))[:200]}")
-                continue
-            self._refused += no_stream
-            self._provider = provider
-            return
+            for file in self._files(provider):
+                if self._opened(onnxruntime, provider, file):
+                    return
         raise EngineError(
             f"no execution provider could load {recipe.file.name} ({'; '.join(self._refused)})"
         )
 
-    def _put_on_stream(self, onnxruntime: Any, provider: Provider) -> list[str]:
+    def _files(self, provider: Provider) -> tuple[Path, ...]:
+        """The graph's files to try, best first: a form made for the provider, then the neutral one."""
+        recipe = self._recipe
+        if provider.short_name == "openvino":
+            return (file_with_weights_beside(recipe, recipe.file),)
+        if provider.short_name not in ("cpu", "cuda"):
+            return (recipe.file,)
+        neutral = recipe.file_for("onnxruntime")
+        return tuple(
+            dict.fromkeys(
+                (recipe.variants.get(f"onnxruntime-{provider.short_name}", neutral), neutral)
+            )
+        )
+
+    def _opened(self, onnxruntime: Any, provider: Provider, file: Path) -> bool:
+        """Open a session on a file, on the pipeline's stream where it can be; what is refused is noted."""
+        no_stream = self._put_on_stream(onnxruntime, provider, file)
+        if self._on_stream is not None:
+            return True
+        try:
+            self._session = self._session_on(onnxruntime, provider, file, {})
+        except Exception as error:
+            form = "" if file == self._recipe.file else " its own form of the graph"
+            self._refused.append(f"{provider.name} refused{form}: {one_line(str(error))[:200]}")
+            return False
+        self._refused += no_stream
+        self._provider = provider
+        return True
+
+    def _put_on_stream(self, onnxruntime: Any, provider: Provider, file: Path) -> list[str]:
         """Open the session on the pipeline's stream where the provider takes one; else why not, for the description."""
         if provider.short_name != "cuda":
             return []
@@ -194,7 +216,7 @@ class OnnxRuntimeEngine:
             self._on_stream = OnStreamEngine(
                 self.graph,
                 self._recipe.session,
-                lambda more: self._session_on(onnxruntime, provider, more),
+                lambda more: self._session_on(onnxruntime, provider, file, more),
                 self._line(provider, "on the pipeline's stream"),
             )
         except (EngineError, MissingDependency) as error:
@@ -203,7 +225,9 @@ class OnnxRuntimeEngine:
         self._provider = provider
         return []
 
-    def _session_on(self, onnxruntime: Any, provider: Provider, more: dict[str, str]) -> Any:
+    def _session_on(
+        self, onnxruntime: Any, provider: Provider, file: Path, more: dict[str, str]
+    ) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads()
         options.log_severity_level = 3
@@ -214,17 +238,10 @@ class OnnxRuntimeEngine:
             raise EngineError(provider.arithmetic.refused)
         if provider.arithmetic.narrows and not fits_half(self._recipe):
             raise EngineError(f"fp16 was allowed, {BEYOND_HALF}")
-        file = self._recipe.file
-        if provider.short_name == "openvino":
-            file = file_with_weights_beside(self._recipe, file)
         if provider.devices:
             options.add_provider_for_devices(list(provider.devices), provider.options)
             session = onnxruntime.InferenceSession(str(file), options)
         else:
-            if provider.short_name in ("cpu", "cuda"):
-                file = self._recipe.file_for("onnxruntime")
-            if provider.short_name == "cuda":
-                file = self._recipe.variants.get("onnxruntime-cuda", file)
             session = onnxruntime.InferenceSession(
                 str(file), options, providers=[(provider.name, {**provider.options, **more})]
             )

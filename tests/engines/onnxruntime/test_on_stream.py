@@ -53,6 +53,17 @@ def wanted(tiny_bundle: Path) -> dict[tuple[str, int], Any]:
         }
 
 
+def test_fused_forms_are_taken_and_give_the_same_pictures(
+    ort: SimulatedOnnxRuntime, tiny_bundle: Path, wanted: dict[tuple[str, int], Any]
+) -> None:
+    with SafePipeline.from_pretrained(tiny_bundle, CUDA) as pipe:
+        output = pipe(**CALL, safety="strong", seed=1)
+        assert "refused" not in pipe.engines["unet"]
+    assert any("-onnxruntime-cuda" in file for file in ort.runners)
+    error = np.square(output.images[0] - wanted["strong", 1][0]).mean()
+    assert -10.0 * np.log10(max(float(error), 1e-20)) >= 55.0
+
+
 @pytest.mark.parametrize("memory", ["normal", "low"])
 @pytest.mark.parametrize("clocked", [False, True], ids=["plain", "clocked"])
 def test_every_picture_is_the_cpus(
@@ -62,6 +73,7 @@ def test_every_picture_is_the_cpus(
     memory: str,
     clocked: bool,
 ) -> None:
+    ort.refuses_forms = True  # the neutral graphs give the CPU's very bits
     more: dict[str, Any] = {"observer": StageClock()} if clocked else {}
     with SafePipeline.from_pretrained(tiny_bundle, CUDA, memory=memory, **more) as pipe:
         for (safety, seed), pictures in wanted.items():
@@ -76,6 +88,9 @@ def test_every_picture_is_the_cpus(
         for kind in ("text", "unet", "advance", "decode", "safety"):
             assert "CUDAExecutionProvider, fp32, " in pipe.engines[kind]
             assert "on the pipeline's stream" in pipe.engines[kind]
+        why = "CUDAExecutionProvider refused its own form of the graph: MultiHeadAttention is not"
+        assert why in pipe.engines["unet"]
+        assert "refused" not in pipe.engines["advance"]
         with pytest.raises(EngineError, match="cannot be shared"):
             pipe.clone()
 
@@ -83,6 +98,7 @@ def test_every_picture_is_the_cpus(
 def test_a_session_on_the_stream_is_a_device_engine(
     ort: SimulatedOnnxRuntime, tiny_bundle: Path
 ) -> None:
+    ort.refuses_forms = True
     bundle = Bundle.open(tiny_bundle)
     graph = bundle.graph("decode", height=64, width=64)
     outer = load(bundle, graph, EngineOptions.parse(CUDA), CudaSession(ort.driver))
