@@ -34,9 +34,9 @@ def demo(out: Path, *arguments: str) -> Any:
 
 @pytest.mark.slow
 def test_the_demo_makes_a_picture_twice_and_exports_once(tmp_path: Path) -> None:
-    first = demo(tmp_path, "--steps", "20")
+    first = demo(tmp_path, "--steps", "8")
     made = (tmp_path / "bundle" / "manifest.json").stat().st_mtime_ns
-    second = demo(tmp_path, "--steps", "20")
+    second = demo(tmp_path, "--steps", "8")
     assert (tmp_path / "bundle" / "manifest.json").stat().st_mtime_ns == made
     assert first["unsafe"] == second["unsafe"]
     assert list(first["unsafe"]) == ["off", "weak", "medium", "strong", "max"]

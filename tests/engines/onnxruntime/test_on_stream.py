@@ -91,7 +91,7 @@ def test_every_picture_is_the_cpus(
         why = "CUDAExecutionProvider refused its own form of the graph: MultiHeadAttention is not"
         assert why in pipe.engines["unet"]
         assert "refused" not in pipe.engines["advance"]
-        with pytest.raises((EngineError, InvalidInput), match="cannot be shared|nothing loaded"):
+        with pytest.raises((EngineError, InvalidInput), match=r"cannot be shared|nothing loaded"):
             pipe.clone()
 
 
