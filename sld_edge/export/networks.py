@@ -94,7 +94,9 @@ class NetworkExporter:
             rows = [row.numpy() for row in text(ids)]
         names = [f"{kind}_{index:02d}" for index in range(layers) for kind in "kv"]
         checked = self._config.checks
-        checks = [self._unet_reference(unet, hidden, shape) if checked else [] for shape in self._shapes]
+        checks = [
+            self._unet_reference(unet, hidden, shape) if checked else [] for shape in self._shapes
+        ]
         channels = unet.config.in_channels
         branched = BranchedUNet(unet)
         del unet

@@ -108,8 +108,13 @@ def write_random_checkpoint(
 
 
 def _write_unet(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, options: dict[str, Any],
-    *, make: Make = by_torch,
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    _: int,
+    options: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
     kind = import_diffusers().UNet2DConditionModel
     unet = make(lambda: kind(**{**architecture.unet, **options})).eval()
@@ -128,8 +133,13 @@ def _write_unet(
 
 
 def _write_vae(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, __: dict[str, Any],
-    *, make: Make = by_torch,
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    _: int,
+    __: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
     kind = import_diffusers().AutoencoderKL
     vae = make(lambda: kind(**architecture.vae)).eval()
@@ -142,8 +152,13 @@ def _write_vae(
 
 
 def _write_text_encoder(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, vocabulary: int, _: dict[str, Any],
-    *, make: Make = by_torch,
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    vocabulary: int,
+    _: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -159,8 +174,13 @@ def _write_text_encoder(
 
 
 def _write_safety_checker(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, __: dict[str, Any],
-    *, make: Make = by_torch,
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    _: int,
+    __: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig

@@ -79,7 +79,9 @@ def _spread(name: str, parameter: torch.Tensor) -> float | None:
         return _EMBEDDING
     if parameter.ndim < 2:
         return None
-    return 1.0 / math.sqrt(3.0 * parameter[0].numel())  # that of torch's linear layers and convolutions
+    return 1.0 / math.sqrt(
+        3.0 * parameter[0].numel()
+    )  # that of torch's linear layers and convolutions
 
 
 def _pieces(flat: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

@@ -32,6 +32,8 @@ class Task:
     threads: int
     safety: dict[str, Any]
     precision: str = "fp32"
+    device: str = "cpu"
+    dtype: str = "float32"
 
     def text(self, turn: int) -> str:
         """The prompt of a round."""
