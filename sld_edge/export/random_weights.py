@@ -1,8 +1,8 @@
 """Random weights drawn straight into a network, by all cores, instead of by its layers' own initialisation.
 
-torch's layers draw their weights one after the other on one core, and some networks then draw them again; at SD 1.5's size
-that is most of a minute. Here every piece of a tensor has a generator of its own, so that pieces are drawn at the same time
-and the weights are the same however many cores there are.
+torch's layers draw their weights one after the other on one core, and some networks then draw them again; at SD 1.5's
+size that is most of a minute. Here every piece of a tensor has a generator of its own, so that pieces are drawn at the
+same time and the weights are the same however many cores there are.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One part of ``sld-bench card``: ``python -m sld_edge.bench.card.child PART SETTINGS``.
 
-Answers with JSON objects, one a line: ``say`` for a person, ``result`` with all that was found so far, and at last ``status``.
+Answers with JSON objects, one a line: ``say`` for a person, ``result`` with all that was found so far, and at last
+``status``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What runs in one denoising step: torch's profiler sees the kernels of any library in its process, ONNX Runtime's its own."""
+"""What runs in one denoising step: torch's profiler sees the kernels of any library in its process."""
 
 from __future__ import annotations
 

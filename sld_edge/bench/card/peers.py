@@ -18,7 +18,8 @@ _LEAST = 15.0
 RULE = (
     "All make the same picture from the same weights, text, noise and DDIM steps. The reference is diffusers in fp32 "
     "(no TF32) on the same device. A picture is right when its PSNR to the reference is at most "
-    f"{_WORSE:g} dB below that of diffusers' eager half-precision picture, and at least {_LEAST:g} dB. What is not right does not count."
+    f"{_WORSE:g} dB below that of diffusers' eager half-precision picture, and at least {_LEAST:g} dB. "
+    "What is not right does not count."
 )
 
 

@@ -50,7 +50,8 @@ class Turns:
         room: Bytes that must be free before a worker is started; others are stopped to get there.
         seed: Of the order, which is another one in every round.
         warm_steps: Steps of the picture that is made before any is measured; a recorded loop is recorded for its steps.
-        used: Bytes in use on the card, None where nothing tells; what it grows by since a worker's start is the worker's.
+        used: Bytes in use on the card, None where nothing tells; what it grew by since a
+            worker's start is the worker's.
     """
 
     repeats: int

@@ -24,7 +24,7 @@ _pipelines: dict[str | None, tuple[SafePipeline, StageClock]] = {}
 
 
 def build(task: Task, peer: str) -> Ours:
-    """``"ours"`` with the task's safety settings, ``"ours-off"`` with safety off, ``"ours-ENGINE"`` on a named engine."""
+    """``"ours"`` with the task's safety settings, ``"ours-off"`` with safety off, ``"ours-ENGINE"`` on that one."""
     engine = peer.removesuffix("-off").removeprefix("ours").removeprefix("-")
     return Ours(task, off=peer.endswith("-off"), engine=ENGINES[engine])
 
