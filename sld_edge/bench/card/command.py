@@ -49,9 +49,11 @@ _COMPILE = "compile"
 @click.option("--checkpoint", type=PathParam(),
               help="Small trained checkpoint for tiny-check; the tiny world beside the package otherwise.")  # fmt: skip
 @click.option("--work", type=PathParam(), metavar="FOLDER",
-              help="Make the models here, keep them, and use those that are here; a temporary folder otherwise.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(2, 1000), help="Denoising steps of a compared picture, DDIM.  [default: 50; dry run: 2]")  # fmt: skip
-@click.option("--repeats", type=click.IntRange(1, 100), help="Rounds of the comparison.  [default: 3; dry run: 1]")  # fmt: skip
+              help="Make the models here, keep them, use those that are here; else a temporary folder.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(2, 1000),
+              help="Denoising steps of a compared picture, DDIM.  [default: 50; dry run: 2]")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1, 100),
+              help="Rounds of the comparison.  [default: 3; dry run: 1]")  # fmt: skip
 @json_options
 @click.option("--html", "html_file", type=PathParam(), help="Write one page.")
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress.")

@@ -13,6 +13,9 @@ from sld_edge.bench.compare.picture import IDENTICAL
 from sld_edge.bench.latency.page import machine_facts
 from sld_edge.bench.latency.table import gib, seconds
 
+_HEAD = (
+    "pipeline", "rows", "step p50", "image p50", "times as fast", "PSNR", "judged", "memory", "joules",
+)  # fmt: skip
 _NOTHING = '<p class="note">Nothing was found: see the parts above.</p>'
 
 
@@ -56,8 +59,7 @@ def page_from_report(report: Report) -> str:
 
 def compare_rows(report: Report) -> list[Sequence[str]]:
     """The comparison's table, its head first."""
-    head = ("pipeline", "rows", "step p50", "image p50", "times as fast", "PSNR", "judged", "memory", "joules")  # fmt: skip
-    rows: list[Sequence[str]] = [head]
+    rows: list[Sequence[str]] = [_HEAD]
     for one in report.part("compare").result.get("peers", []):
         if "skipped" in one:
             continue
@@ -97,7 +99,8 @@ def _kernels(part: Part) -> str:
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in table["kinds"].items())
         total = table["seconds"]
         shown.append(
-            f"<h3>{escape(table['subject'])}</h3><p>{seconds(total)}, {table['launches']:.0f} launches: {escape(shares)}</p>"
+            f"<h3>{escape(table['subject'])}</h3>"
+            f"<p>{seconds(total)}, {table['launches']:.0f} launches: {escape(shares)}</p>"
             + html.table(
                 ("kernel", "kind", "time", "share", "launches"),
                 (

@@ -168,6 +168,7 @@ def _task(settings: Settings, bundle: Bundle) -> Task:
         safety=safety,
         device=settings.device,
         dtype="bfloat16" if settings.dry_run else "float16",
+        compiler="eager" if settings.dry_run else "inductor",
     )
 
 

@@ -54,10 +54,11 @@ def compiled() -> list[Peer]:
 
 def ours(library: str) -> list[Peer]:
     """This runtime on one library, with safety and without, in one process."""
-    common = {"adapter": "ours", "process": library, "least": _LEAST}
     return [
-        Peer(name=f"ours-{library}", title=f"sld-edge, {library}", branches=3, reference=_SAFE, **common),  # type: ignore[arg-type]  # as written above
-        Peer(name=f"ours-{library}-off", title=f"sld-edge, {library}, safety off", branches=2, reference=_PLAIN, **common),  # type: ignore[arg-type]  # as written above
+        Peer(name=f"ours-{library}", title=f"sld-edge, {library}", branches=3, reference=_SAFE,
+             adapter="ours", process=library, least=_LEAST),
+        Peer(name=f"ours-{library}-off", title=f"sld-edge, {library}, safety off", branches=2,
+             reference=_PLAIN, adapter="ours", process=library, least=_LEAST),
     ]  # fmt: skip
 
 

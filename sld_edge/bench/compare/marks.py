@@ -72,7 +72,7 @@ def _event() -> Any:
     import torch
 
     event = torch.cuda.Event(enable_timing=True)
-    event.record()  # type: ignore[no-untyped-call]  # torch says nothing of it
+    event.record()
     return event
 
 

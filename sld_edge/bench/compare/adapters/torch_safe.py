@@ -30,7 +30,8 @@ def build(task: Task, peer: str) -> Diffusers:
     if peer.endswith("-compiled"):
         # On a card with its launches in a CUDA graph.
         mode = "reduce-overhead" if task.device == "cuda" else None
-        object.__setattr__(pipe, "unet", torch.compile(pipe.unet, mode=mode))
+        network = torch.compile(pipe.unet, mode=mode, backend=task.compiler)
+        object.__setattr__(pipe, "unet", network)
         description += f", torch.compile{f' ({mode})' if mode else ''}"
     if peer == "safe-openvino":
         from sld_edge.bench.compare.adapters.openvino_unet import OpenVinoUnet
