@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
@@ -119,19 +120,18 @@ def _run_all(
     total: float,
     *,
     quiet: bool,
-    written: object,
+    written: Callable[[], None],
 ) -> None:
     import msgspec
 
     from sld_edge.bench.card.settings import NEEDS, Clock
     from sld_edge.bench.card.supervise import run_part
 
-    assert callable(written)
     clock, start = Clock(total), time.monotonic()
     written()
     for part in report.parts:
         limit = clock.end_of(part.name) - (time.monotonic() - start)
-        reason = _skip_reason(report, part, left_out, NEEDS.get(part.name, ""))
+        reason = _skip_reason(report, part, left_out, NEEDS.get(part.name, ""), settings.models)
         if not reason and limit <= 0:
             reason = "no time was left"
         if reason:
@@ -154,7 +154,9 @@ def _run_all(
         written()
 
 
-def _skip_reason(report: Report, part: Part, left_out: tuple[str, ...], needed: str) -> str:
+def _skip_reason(
+    report: Report, part: Part, left_out: tuple[str, ...], needed: str, models: Path
+) -> str:
     """Why a part is not even begun; empty where it is."""
     if part.name in left_out:
         return "left out by --skip"
@@ -162,7 +164,7 @@ def _skip_reason(report: Report, part: Part, left_out: tuple[str, ...], needed: 
     if no_card and part.name != "machine":
         return f"no card: {no_card}"
     if needed and report.part(needed).status != "done":
-        made = Path(str(report.settings["work"])) / "bundle" / "manifest.json"
+        made = models / "bundle" / "manifest.json"
         return "" if made.is_file() else f"it needs what {needed} makes, which is not there"
     return ""
 
@@ -199,6 +201,6 @@ def _work_folder(given: Path | None) -> AbstractContextManager[str]:
     if given is None:
         return TemporaryDirectory(prefix="sld-bench-card-")
     given.mkdir(exist_ok=True)
-    for leftover in given.glob("unfinished-*"):
+    for leftover in given.glob("*/unfinished-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return nullcontext(str(given))

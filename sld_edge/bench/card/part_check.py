@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sld_edge.bench.gpu_check.outcome import FAILED, exit_status, verdict
 from sld_edge.bench.gpu_check.run import Settings as CheckSettings
 from sld_edge.bench.gpu_check.run import check_bundle, latency_line
 from sld_edge.bench.memory import card_bytes
-from sld_edge.bundle import Bundle
+from sld_edge.bundle import Bundle, sha256_of
 
 #: Calls that are timed, and loads, here: few, for the time is short.
 _RUNS, _LOADS = 3, 2
@@ -29,15 +30,24 @@ def tiny_check(settings: Settings, tell: Tell) -> None:
         raise Skipped("no small model lies beside the package; name one with --checkpoint")
     result: dict[str, Any] = {}
     for precision in settings.precisions:
-        out = Path(settings.work) / f"tiny-{precision}"
+        out = small_bundle(settings, precision)
         if not (out / "manifest.json").is_file():
             export(Path(settings.checkpoint), out, precision, result, tell, checks=False)
         _check(out, settings.check_steps[0], settings, result, tell)
 
 
+def small_bundle(settings: Settings, precision: str) -> Path:
+    """Where the small model's bundle is: its weights and the precision name it."""
+    checkpoint = Path(settings.checkpoint)
+    digest = sha256()
+    for file in sorted(checkpoint.rglob("*.safetensors")):
+        digest.update(f"{file.relative_to(checkpoint)} {sha256_of(file)}".encode())
+    return Path(settings.work) / f"small-{precision}-{digest.hexdigest()[:16]}"
+
+
 def model_check(settings: Settings, tell: Tell) -> None:
     """The large model."""
-    _check(Path(settings.work) / "bundle", settings.check_steps[1], settings, {}, tell)
+    _check(settings.models / "bundle", settings.check_steps[1], settings, {}, tell)
 
 
 def _check(path: Path, steps: int, settings: Settings, result: dict[str, Any], tell: Tell) -> None:

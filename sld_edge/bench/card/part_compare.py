@@ -35,7 +35,7 @@ _SEED = 0
 
 def compare(settings: Settings, tell: Tell) -> None:
     """References, eager and ONNX Runtime first; then what has to be built or compiled."""
-    bundle = Bundle.open(Path(settings.work) / "bundle")
+    bundle = Bundle.open(settings.models / "bundle")
     task = _task(settings, bundle)
     run = _Comparison(settings, task, tell)
     run.turn(references(), repeats=1, warm_steps=1)
@@ -155,7 +155,7 @@ def _task(settings: Settings, bundle: Bundle) -> Task:
     if settings.steps < _ENOUGH_STEPS:
         safety["sld_warmup_steps"] = 0
     return Task(
-        checkpoint=str(Path(settings.work) / "checkpoint"),
+        checkpoint=str(settings.models / "checkpoint"),
         bundle=str(bundle.path),
         prompt=_PROMPT,
         concept=manifest.safety.concept,

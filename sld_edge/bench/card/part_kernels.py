@@ -39,7 +39,7 @@ Kernels = dict[str, tuple[float, float]]
 
 def kernels(settings: Settings, tell: Tell) -> None:
     """A table for each library: with torch on a card its kernels in the whole loop, else ONNX Runtime's nodes."""
-    bundle = Bundle.open(Path(settings.work) / "bundle")
+    bundle = Bundle.open(settings.models / "bundle")
     result: dict[str, Any] = {"tables": [], "skipped": {}}
     if settings.dry_run:
         result["skipped"]["torch's profiler"] = "a dry run has no card whose kernels it could see"

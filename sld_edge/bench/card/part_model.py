@@ -11,6 +11,7 @@ from typing import Any
 
 from sld_edge.bench.card.child import Skipped, Tell
 from sld_edge.bench.card.settings import Settings
+from sld_edge.bundle import Bundle
 
 #: Bytes of checkpoint and bundle, and what an export needs beside them.
 _ROOM = {"tiny": 100_000_000, "sd15": 7_000_000_000}
@@ -20,7 +21,8 @@ _UNCHECKED = "graphs were not compared with torch on the CPU; model-check compar
 
 def model(settings: Settings, tell: Tell) -> None:
     """``checkpoint`` and ``bundle`` in the work folder; what is there already is used."""
-    work = Path(settings.work)
+    work = settings.models
+    work.mkdir(exist_ok=True)
     result: dict[str, Any] = {"size": settings.size, "seconds": {}, "note": _UNCHECKED}
     if not (work / "checkpoint" / "model_index.json").is_file():
         _check_room(work, settings.size)
@@ -40,7 +42,13 @@ def model(settings: Settings, tell: Tell) -> None:
     if not (work / "bundle" / "manifest.json").is_file():
         with _timed("bundle", result, tell):
             export(work / "checkpoint", work / "bundle", "fp16", result, tell, checks=False)
-    result["measured"] = True
+    manifest = Bundle.open(work / "bundle").manifest
+    result |= {
+        "digest": manifest.digest,
+        "created": manifest.created,
+        "tools": manifest.tools,
+        "measured": True,
+    }
     tell.found(result)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -51,6 +52,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     precisions: tuple[str, ...] = ("fp16", "fp32")
     threads: int = 0
     compiled: bool = True
+
+    @property
+    def models(self) -> Path:
+        """Where this size's checkpoint and bundle are: a dry run's are never taken for a card's."""
+        return Path(self.work) / self.size
 
     @property
     def device(self) -> str:
