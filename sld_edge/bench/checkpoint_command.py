@@ -26,7 +26,7 @@ Examples:
 @click.option(
     "--fast",
     is_flag=True,
-    help="Draw the weights on all cores: other weights, a fifth of the time.",
+    help="Draw the weights on all cores; other ones than without.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
