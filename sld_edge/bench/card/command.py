@@ -30,7 +30,7 @@ Examples:
   sld-bench card --dry-run --json-file dry.json --html dry.html      (no card needed, about a minute)
 
 \b
-Parts, in this order: machine, tiny-check, model, compare, kernels, model-check. Each has a share of the time; what one
+Parts, in this order: machine, model, compare, kernels, tiny-check, model-check. Each has a share of the time; what one
 leaves goes to those after it. Files are written anew whenever something was found, so a run that is cut off keeps
 what it had. What is not installed is skipped by name.
 Exit status: 0 something was measured and no check failed, 1 a part or a check failed, 10 nothing was measured,
