@@ -66,8 +66,11 @@ def device_bytes() -> int | None:
 def card_bytes() -> int | None:
     """Bytes in use on the card: this process' own where NVML tells, else everybody's; None where nothing tells."""
     used = device_bytes()
-    if used is not None:
-        return used
+    return everybodys_bytes() if used is None else used
+
+
+def everybodys_bytes() -> int | None:
+    """Bytes in use on the card by all processes together, None where nothing tells."""
     try:
         with CudaSession() as session:
             session.use()

@@ -18,7 +18,7 @@ from sld_edge.bench.compare.peers import PEERS_FOLDER, Peer
 from sld_edge.bench.compare.report import contrast, result_of
 from sld_edge.bench.compare.task import Task
 from sld_edge.bench.gpu_check.backends import Backend, backends
-from sld_edge.bench.memory import card_bytes
+from sld_edge.bench.memory import everybodys_bytes
 from sld_edge.bench.stats import ratio_interval
 from sld_edge.bundle import Bundle
 from sld_edge.engines.cores import usable_cores
@@ -76,7 +76,7 @@ class _Comparison:
             seed=_SEED,
             peers_folder=Path(PEERS_FOLDER),
             warm_steps=warm_steps or self._task.steps,
-            used=(lambda: None) if self._settings.dry_run else card_bytes,
+            used=(lambda: None) if self._settings.dry_run else everybodys_bytes,
         )
         before = list(self._done)
 
