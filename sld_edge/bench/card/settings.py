@@ -11,7 +11,7 @@ import msgspec
 
 from sld_edge.errors import InvalidInput
 
-#: Part → what it does, and its share of the whole time. Speed comes before checks; making the large model takes longest.
+#: Part → what it does, and its share of the time. Speed comes before checks; making the large model takes longest.
 PARTS: dict[str, tuple[str, float]] = {
     "machine": ("machine, card and libraries", 0.03),
     "model": ("SD 1.5-sized fp16 checkpoint and bundle", 0.50),
