@@ -296,7 +296,7 @@ class NetworkExporter:
         self.graphs.append(msgspec.structs.replace(self._pending, check=check))
 
     def _add_variants(self, inputs: Arrays, want: Arrays) -> None:
-        """Rewrite the graph just checked for the engines that want another form; the inputs are ordinary ones, or none."""
+        """Rewrite the graph just written for the engines that want another form; with no inputs unchecked."""
         if not self._config.variants:
             return
         graph = self.graphs.pop()

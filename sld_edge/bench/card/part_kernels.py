@@ -156,7 +156,8 @@ def _by_onnxruntime(bundle: Bundle, settings: Settings, result: dict[str, Any], 
     options.log_severity_level = 3
     options.intra_op_num_threads = settings.threads
     options.profile_file_prefix = str(Path(settings.work) / "onnxruntime-profile")
-    file = str(bundle.path / graph.file)
+    form = graph.file if settings.dry_run else graph.variants.get("onnxruntime-cuda", graph.file)
+    file = str(bundle.path / form)
     session = onnxruntime.InferenceSession(file, options, providers=[provider])
     feeds = _feeds(graph)
     for _ in range(_RUNS):
@@ -164,7 +165,7 @@ def _by_onnxruntime(bundle: Bundle, settings: Settings, result: dict[str, Any], 
     events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
     result["tables"].append(
         table_of(
-            f"the network's graph in a plain session of ONNX Runtime {onnxruntime.__version__}, {provider}, nodes",
+            f"{form} in a plain session of ONNX Runtime {onnxruntime.__version__}, {provider}, nodes",
             nodes_from_events(events, _RUNS),
         )
     )
