@@ -43,8 +43,10 @@ def test_a_dry_run_walks_the_whole_way(
         assert any(one["check"] == "whole run" for one in bundle["outcomes"])
     peers = {one["name"]: one for one in report.part("compare").result["peers"]}
     assert len(peers) == 8
-    for one in peers.values():
-        assert one["counts"], one
+    for name, one in peers.items():
+        # What bf16 makes of random weights may be another picture: then it has to be told, not hidden.
+        assert one["counts"] or one["reason"], one
+        assert one["counts"] or not name.startswith(("ours", "safe-fp32", "plain-fp32")), one
         assert one["image"]["p50"] > 0
     assert (
         peers["ours-onnxruntime-cpu"]["psnr_db"] >= peers["ours-onnxruntime-cpu"]["least_psnr_db"]
