@@ -86,6 +86,10 @@ class Tensor(_Data, frozen=True):
     shape: tuple[_Dimension | str, ...]
 
 
+#: Metric of a graph that was not compared with anything.
+UNCHECKED = "unchecked"
+
+
 class Check(_Data, frozen=True):
     """How far a written graph was from torch: largest absolute error against its tolerance."""
 
@@ -93,6 +97,16 @@ class Check(_Data, frozen=True):
     max_abs_error: float
     tolerance: float
     metric: str = "max_abs"
+
+    @property
+    def line(self) -> str:
+        """All of it in a few words."""
+        if self.metric == UNCHECKED:
+            return self.reference
+        return (
+            f"{self.metric} error {self.max_abs_error:.1e} of {self.tolerance:.0e}"
+            f" against {self.reference}"
+        )
 
 
 class Proof(_Data, frozen=True):

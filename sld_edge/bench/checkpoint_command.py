@@ -14,7 +14,7 @@ from sld_edge.shell import PathParam, say
 EPILOG = """\b
 Examples:
   sld-bench make-checkpoint tiny
-  sld-bench make-checkpoint --size sd15 --half sd15
+  sld-bench make-checkpoint --size sd15 --half --fast sd15
 """
 
 
@@ -23,6 +23,11 @@ Examples:
 @click.option("--size", type=click.Choice(["tiny", "sd15", "sd21"]), default="tiny",
               show_default=True, help="Architecture; sd15 takes 5.5 GB of disk.")  # fmt: skip
 @click.option("--half", is_flag=True, help="Store fp16 weights, half as large.")
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="Draw the weights on all cores; other ones than without.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def main(out: Path, *, as_json: bool, **options: Any) -> None:

@@ -11,6 +11,7 @@ from sld_edge.shell import OneLineErrors
 
 #: Subcommand → where its click command lives. A measurement is added with one line here.
 COMMANDS: dict[str, str] = {
+    "card": "sld_edge.bench.card.command:main",
     "compare": "sld_edge.bench.compare.command:main",
     "gpu-check": "sld_edge.bench.gpu_check.command:main",
     "make-checkpoint": "sld_edge.bench.checkpoint_command:main",

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sld_edge.bench.nvml import Card, cards
+
 _RAPL = Path("/sys/class/powercap")
 _RAILS = Path("/sys/class/hwmon")
 #: Jetson's monitors of the whole module's or board's input.
@@ -64,20 +66,16 @@ def _rapl(folder: Path) -> Iterator[tuple[str, Start]]:
 
 
 def _nvml() -> Iterator[tuple[str, Start]]:
-    try:
-        import pynvml
+    found = cards()
+    for index, card in enumerate([] if isinstance(found, str) else found):
+        try:
+            card.joules()
+        except Exception:
+            continue  # a GPU that does not count
 
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        for handle in handles:
-            pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:
-        return  # no package, no driver, or a GPU that does not count
-    for index, handle in enumerate(handles):
-
-        def start(handle: object = handle) -> Finish:
-            begin = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-            return lambda: (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - begin) / 1e3
+        def start(card: Card = card) -> Finish:
+            begin = card.joules()
+            return lambda: card.joules() - begin
 
         yield f"gpu {index}", start
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from sld_edge.bench.machine import require_psutil
+from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.errors import EngineError, MissingDependency
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -59,3 +61,20 @@ def device_bytes() -> int | None:
     except Exception:
         return None  # no package, no driver, no GPU
     return None if value is None else int(value)
+
+
+def card_bytes() -> int | None:
+    """Bytes in use on the card: this process' own where NVML tells, else everybody's; None where nothing tells."""
+    used = device_bytes()
+    return everybodys_bytes() if used is None else used
+
+
+def everybodys_bytes() -> int | None:
+    """Bytes in use on the card by all processes together, None where nothing tells."""
+    try:
+        with CudaSession() as session:
+            session.use()
+            free, total = session.memory()
+    except (EngineError, MissingDependency):
+        return None
+    return total - free

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sld_edge.manifest import Graph, HarmWords, Int8, Manifest, Policy, Safety
+from sld_edge.manifest import UNCHECKED, Graph, HarmWords, Int8, Manifest, Policy, Safety
 from sld_edge.runtime.policy import (
     FEWEST_OF_FEW_STEP,
     FEWEST_STEPS,
@@ -35,7 +35,9 @@ def card_from_manifest(manifest: Manifest) -> str:
     safety, policy = manifest.safety, manifest.safety.policy
     sizes = ", ".join(f"{s.height}×{s.width} (batch {s.batch})" for s in manifest.shapes)
     checks = "\n".join(
-        f"| {_files(graph)} | {check.metric} | {check.max_abs_error:.1e} | {check.tolerance:.0e} |"
+        f"| {_files(graph)} | {check.metric} | – | – |"
+        if check.metric == UNCHECKED
+        else f"| {_files(graph)} | {check.metric} | {check.max_abs_error:.1e} | {check.tolerance:.0e} |"
         for graph in manifest.graphs
         for check in [graph.check]
     )

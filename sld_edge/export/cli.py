@@ -269,12 +269,7 @@ def _verify(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) 
 
 def _say_checks(bundle: Any, *, quiet: bool) -> None:
     for graph in bundle.manifest.graphs:
-        check = graph.check
-        say(
-            f"  {graph.file:<34} {check.metric} error {check.max_abs_error:.1e} of {check.tolerance:.0e}"
-            f" against {check.reference}",
-            quiet=quiet,
-        )
+        say(f"  {graph.file:<34} {graph.check.line}", quiet=quiet)
 
 
 class Stages:

@@ -52,6 +52,8 @@ class ExportConfig:
         safety_head: Export the checkpoint's safety checker. False goes on without one, visibly.
         variants: Write, beside the neutral graphs, forms of them that single engines are faster with.
         force: Replace an existing bundle once the new one is complete.
+        checks: Run the networks' graphs on this machine and compare them with torch. Without, the manifest and the card
+            say that they were not; for measurements that compare them elsewhere.
 
     Raises:
         InvalidInput: a value is out of range.
@@ -72,6 +74,7 @@ class ExportConfig:
     safety_head: bool = True
     variants: bool = True
     force: bool = False
+    checks: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "fp16"):

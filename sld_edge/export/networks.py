@@ -32,7 +32,7 @@ from sld_edge.export.tensors import tensors_of
 from sld_edge.export.variants import with_variants
 from sld_edge.export.weights import WeightFile
 from sld_edge.export.words import write_words
-from sld_edge.manifest import CrossAttention, Graph, GraphKind, HarmWords, Shape
+from sld_edge.manifest import UNCHECKED, Check, CrossAttention, Graph, GraphKind, HarmWords, Shape
 from sld_edge.runtime.guidance import Settings, advance
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.steering import COSINES
@@ -93,7 +93,10 @@ class NetworkExporter:
             hidden = text_encoder(ids).last_hidden_state
             rows = [row.numpy() for row in text(ids)]
         names = [f"{kind}_{index:02d}" for index in range(layers) for kind in "kv"]
-        checks = [self._unet_reference(unet, hidden, shape) for shape in self._shapes]
+        checked = self._config.checks
+        checks = [
+            self._unet_reference(unet, hidden, shape) if checked else [] for shape in self._shapes
+        ]
         channels = unet.config.in_channels
         branched = BranchedUNet(unet)
         del unet
@@ -104,7 +107,10 @@ class NetworkExporter:
             model = text_graph(text, layers, ids.shape[1], self._config.opset)
             with WeightFile(self._folder / "text.weights") as weights:
                 self._write("text", model, weights, None)
-            self._check("text", {"input_ids": ids.numpy()}, dict(zip(names, rows, strict=True)))
+            if checked:
+                self._check("text", {"input_ids": ids.numpy()}, dict(zip(names, rows, strict=True)))
+            else:
+                self._leave_unchecked()
         with WeightFile(self._folder / "unet.weights") as weights:
             for shape, samples in zip(self._shapes, checks, strict=True):
                 with self._stage(f"export unet {shape.height}x{shape.width}"):
@@ -125,6 +131,9 @@ class NetworkExporter:
                         }
                         self._check("unet", {**inputs, **kv}, {"noise_pred": want})
                         first = first or ({**inputs, **kv}, {"noise_pred": want})
+                    if not checked:
+                        self._leave_unchecked()
+                        first = {}, {}
                 self._add_variants(*first)
         del branched, text_encoder, text
         gc.collect()
@@ -137,6 +146,7 @@ class NetworkExporter:
         samples = []
         for shape in self._shapes:
             kinds = latent_samples(self._checkpoint.latent_channels, *self._latent_size(shape))
+            kinds = kinds if self._config.checks else []
             with torch.no_grad():
                 samples.append(
                     [(one.numpy(), [out.numpy() for out in plain(one)]) for one in kinds]
@@ -154,8 +164,13 @@ class NetworkExporter:
                     for index, (latents, (images, mean)) in enumerate(kinds):
                         want = {"images": images, "raw_mean": mean}
                         self._check("decode", {"latents": latents}, want, ordinary=index == 0)
-                latents, (images, mean) = kinds[0]
-                self._add_variants({"latents": latents}, {"images": images, "raw_mean": mean})
+                    if not kinds:
+                        self._leave_unchecked()
+                if kinds:
+                    latents, (images, mean) = kinds[0]
+                    self._add_variants({"latents": latents}, {"images": images, "raw_mean": mean})
+                else:
+                    self._add_variants({}, {})
 
     def safety(self) -> None:
         """``safety`` for every size."""
@@ -167,8 +182,9 @@ class NetworkExporter:
         for shape, pixels in zip(self._shapes, images, strict=True):
             head = SafetyHead(checker, processor, shape.height, shape.width)
             with torch.no_grad():
-                outputs = [array.numpy() for array in head(torch.from_numpy(pixels))]
-            wanted.append(dict(zip(_HEAD_OUTPUTS, outputs, strict=True)))
+                outputs = head(torch.from_numpy(pixels)) if self._config.checks else ()
+            found = [array.numpy() for array in outputs]
+            wanted.append(dict(zip(_HEAD_OUTPUTS, found, strict=False)))
         with WeightFile(self._folder / "safety.weights") as weights:
             for shape, pixels, want in zip(self._shapes, images, wanted, strict=True):
                 with self._stage(f"export safety {shape.height}x{shape.width}"):
@@ -177,7 +193,10 @@ class NetworkExporter:
                         _half_networks_of(head)
                     model = safety_graph(head, shape.height, shape.width, self._config.opset)
                     self._write("safety", model, weights, shape)
-                    self._check("safety", {"images": pixels}, want)
+                    if want:
+                        self._check("safety", {"images": pixels}, want)
+                    else:
+                        self._leave_unchecked()
 
     def words(self, tokenizer: Tokenizer) -> HarmWords | None:
         """``words.npz`` beside the graphs' folder, measured in ``text``; None where it tells no harms apart."""
@@ -277,7 +296,7 @@ class NetworkExporter:
         self.graphs.append(msgspec.structs.replace(self._pending, check=check))
 
     def _add_variants(self, inputs: Arrays, want: Arrays) -> None:
-        """Rewrite the graph just checked for the engines that want another form; the inputs are ordinary ones."""
+        """Rewrite the graph just written for the engines that want another form; with no inputs unchecked."""
         if not self._config.variants:
             return
         graph = self.graphs.pop()
@@ -287,6 +306,15 @@ class NetworkExporter:
                     graph, self._folder, self._config.precision, inputs, want, reference=_TORCH
                 )
             )
+
+    def _leave_unchecked(self) -> None:
+        """Take the graph just written as it is, and say so in the manifest."""
+        import msgspec
+
+        check = Check(
+            reference="not compared with torch", max_abs_error=0.0, tolerance=0.0, metric=UNCHECKED
+        )
+        self.graphs.append(msgspec.structs.replace(self._pending, check=check))
 
 
 def _half_networks_of(head: SafetyHead) -> None:

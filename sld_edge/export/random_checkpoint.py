@@ -14,6 +14,7 @@ from sld_edge.export.architectures import ARCHITECTURES, Architecture
 from sld_edge.export.checkpoint import quietly
 from sld_edge.export.config import DEFAULT_CONCEPT
 from sld_edge.export.graphs import quiet_torch
+from sld_edge.export.random_weights import Make, by_torch, drawn
 from sld_edge.offline import import_diffusers
 
 Size = Literal["tiny", "sd15", "sd21"]
@@ -33,6 +34,7 @@ def write_random_checkpoint(
     seed: int = 0,
     prediction_type: str | None = None,
     half: bool = False,
+    fast: bool = False,
     safety_checker: bool = True,
     unet_options: dict[str, Any] | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -48,6 +50,7 @@ def write_random_checkpoint(
         seed: Seed of the weights.
         prediction_type: Another one than the architecture's.
         half: Store the weights as float16.
+        fast: Draw the weights directly, by all cores; other weights than without, as good for measuring speed.
         safety_checker: Include one.
         unet_options: Options of the UNet to change.
         report: Told which component is being written.
@@ -62,6 +65,7 @@ def write_random_checkpoint(
     architecture = ARCHITECTURES[size]
     dtype = torch.float16 if half else torch.float32
     torch.manual_seed(seed)
+    make = drawn(seed) if fast else by_torch
     with quietly("components"), quiet_torch():
         report("tokenizer")
         vocabulary = _write_tokenizer(folder / "tokenizer")
@@ -74,7 +78,8 @@ def write_random_checkpoint(
             if name == "safety_checker" and not safety_checker:
                 continue
             report(name)
-            write(folder / name, architecture, dtype, vocabulary, dict(unet_options or {}))
+            options = dict(unet_options or {})
+            write(folder / name, architecture, dtype, vocabulary, options, make=make)
     scheduler = dict(architecture.scheduler)
     scheduler["prediction_type"] = prediction_type or scheduler["prediction_type"]
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
@@ -103,9 +108,16 @@ def write_random_checkpoint(
 
 
 def _write_unet(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, options: dict[str, Any]
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    _: int,
+    options: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
-    unet = import_diffusers().UNet2DConditionModel(**{**architecture.unet, **options}).eval()
+    kind = import_diffusers().UNet2DConditionModel
+    unet = make(lambda: kind(**{**architecture.unet, **options})).eval()
     # At their initial values attention hardly changes the picture: let the text speak up.
     for name, parameter in unet.named_parameters():
         if "attn2" in name and name.endswith("weight"):
@@ -121,9 +133,16 @@ def _write_unet(
 
 
 def _write_vae(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, __: dict[str, Any]
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    _: int,
+    __: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
-    vae = import_diffusers().AutoencoderKL(**architecture.vae).eval()
+    kind = import_diffusers().AutoencoderKL
+    vae = make(lambda: kind(**architecture.vae)).eval()
     with torch.no_grad():
         out = vae.decode(torch.randn(1, 4, 16, 16) / vae.config.scaling_factor).sample
         last = vae.decoder.conv_out
@@ -133,7 +152,13 @@ def _write_vae(
 
 
 def _write_text_encoder(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, vocabulary: int, _: dict[str, Any]
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    vocabulary: int,
+    _: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -145,18 +170,24 @@ def _write_text_encoder(
         "pad_token_id": vocabulary - 1,
     }
     config = CLIPTextConfig(**{**architecture.text, **ids, "vocab_size": size})
-    CLIPTextModel(config).to(dtype).save_pretrained(folder)
+    make(lambda: CLIPTextModel(config)).to(dtype).save_pretrained(folder)
 
 
 def _write_safety_checker(
-    folder: Path, architecture: Architecture, dtype: torch.dtype, _: int, __: dict[str, Any]
+    folder: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    _: int,
+    __: dict[str, Any],
+    *,
+    make: Make = by_torch,
 ) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig
 
     vision = architecture.vision
     config = CLIPConfig(vision_config=vision, projection_dim=vision["projection_dim"])
-    checker = StableDiffusionSafetyChecker(config)
+    checker = make(lambda: StableDiffusionSafetyChecker(config))
     with torch.no_grad():
         side = vision["image_size"]
         pooled = checker.vision_model(torch.randn(1, 3, side, side))[1]

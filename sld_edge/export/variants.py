@@ -36,7 +36,7 @@ def with_variants(
         folder: The graphs' folder.
         precision: The bundle's.
         inputs: Ordinary ones.
-        want: What the reference gives for them.
+        want: What the reference gives for them; empty leaves the variants unchecked.
         reference: What gave ``want``.
 
     Returns:
@@ -55,6 +55,8 @@ def with_variants(
         variant = file.with_name(f"{file.stem}-{name}.onnx")
         onnx_ir.save(model, variant)
         variants[name] = f"{Path(graph.file).parent.as_posix()}/{variant.name}"
+        if not want:
+            continue
         got = run_graph(variant, inputs) if name == FUSED else _by_definition(variant, inputs)
         checks.append(check_outputs(graph.kind, precision, got, want, reference=reference))
     worst = max(checks, key=lambda one: one.max_abs_error)

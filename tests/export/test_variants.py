@@ -23,7 +23,7 @@ from sld_edge.export import variants
 from sld_edge.export.card import card_from_manifest
 from sld_edge.export.config import ExportConfig
 from sld_edge.export.export_bundle import export_bundle
-from sld_edge.manifest import Graph, json_from_manifest
+from sld_edge.manifest import UNCHECKED, Check, Graph, json_from_manifest
 from sld_edge.passes.onnxruntime_cuda import CHANNELS_LAST, FUSED
 from tests.export.conftest import QuickType, Shell
 from tests.likeness import psnr
@@ -65,6 +65,20 @@ def test_the_fused_form_is_listed_beside_the_neutral_graph_over_the_same_weights
     assert read <= externals(tiny_bundle / graph.file)
     size = (tiny_bundle / graph.variants[FUSED]).stat().st_size
     assert size < 1.1 * (tiny_bundle / graph.file).stat().st_size
+
+
+def test_the_variants_of_an_unchecked_graph_are_unchecked(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_bundle / "graphs", tmp_path / "graphs")
+    check = Check(reference="nobody", max_abs_error=0.0, tolerance=0.0, metric=UNCHECKED)
+    graph = msgspec.structs.replace(graph_of(tiny_bundle, "unet"), check=check, variants={})
+    found = variants.with_variants(graph, folder, "fp32", {}, {}, reference="torch")
+    assert found.check == check
+    assert list(found.variants) == [FUSED]
+    assert found.check.line == "nobody"
+    manifest = msgspec.structs.replace(Bundle.open(tiny_bundle).manifest, graphs=(found,))
+    assert "| unchecked | – | – |" in card_from_manifest(manifest)
 
 
 def test_other_graphs_have_no_variants(tiny_bundle: Path) -> None:

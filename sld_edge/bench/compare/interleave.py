@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import sld_edge
 from sld_edge.bench.compare.peers import Peer, command_for, process_of
 from sld_edge.bench.compare.task import Task, Unavailable
+from sld_edge.bench.energy import energy_meter
 from sld_edge.bench.machine import require_psutil
 
 _WARMUP_STEPS = 1
@@ -35,6 +36,8 @@ class Outcome:
     loading: float = 0.0
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
     flags: list[bool | None] = field(default_factory=list)
+    joules: list[dict[str, float]] = field(default_factory=list)
+    device_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,9 @@ class Turns:
         limit: Seconds a peer may take for one answer, loading and compiling included.
         room: Bytes that must be free before a worker is started; others are stopped to get there.
         seed: Of the order, which is another one in every round.
+        warm_steps: Steps of the picture that is made before any is measured; a recorded loop is recorded for its steps.
+        used: Bytes in use on the card, None where nothing tells; what it grew by since a
+            worker's start is the worker's.
     """
 
     repeats: int
@@ -53,12 +59,22 @@ class Turns:
     room: int
     seed: int = 0
     peers_folder: Path
+    warm_steps: int = _WARMUP_STEPS
+    used: Callable[[], int | None] = lambda: None
 
 
 def run_in_turns(
-    peers: Sequence[Peer], task: Task, turns: Turns, say: Callable[[str], None]
+    peers: Sequence[Peer],
+    task: Task,
+    turns: Turns,
+    say: Callable[[str], None],
+    after: Callable[[list[Outcome]], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Measure all peers, one picture each round."""
+    """Measure all peers, one picture each round.
+
+    Args:
+        after: Told of everything so far after each picture.
+    """
     outcomes = {peer.name: Outcome(peer=peer) for peer in peers}
     order = random.Random(turns.seed)
     with _Workers(task, turns) as workers:
@@ -73,6 +89,7 @@ def run_in_turns(
                     _measure(workers, outcome, task, turn)
                 except Unavailable as reason:
                     outcome.skipped = str(reason)
+                after(list(outcomes.values()))
     return list(outcomes.values())
 
 
@@ -81,10 +98,13 @@ def _measure(workers: _Workers, outcome: Outcome, task: Task, turn: int) -> None
     name = outcome.peer.name
     if name not in worker.warm:
         # With a text of its own: the measured ones must not find theirs encoded already.
-        warm = worker.ask(name, _WARMUP_STEPS, task.text(-1))
+        warm = worker.ask(name, workers.turns.warm_steps, task.text(-1))
         outcome.loading = warm["loading"] + warm["total"]
         worker.warm.add(name)
-    answer = worker.ask(name, task.steps, task.text(turn))
+    with energy_meter() as energy:
+        answer = worker.ask(name, task.steps, task.text(turn))
+    outcome.joules.append(energy.joules)
+    outcome.device_bytes = workers.grown(worker)
     outcome.images.append(answer["total"])
     outcome.steps += answer["steps"]
     outcome.description = answer["description"]
@@ -96,7 +116,7 @@ class _Workers:
     """The running processes by name."""
 
     def __init__(self, task: Task, turns: Turns) -> None:
-        self._task, self._turns = task, turns
+        self._task, self.turns = task, turns
         self._running: dict[str, _Worker] = {}
 
     def of(self, peer: Peer) -> _Worker:
@@ -104,15 +124,28 @@ class _Workers:
         name = process_of(peer)
         worker = self._running.get(name)
         if worker is None or not worker.alive:
-            command = command_for(peer, peers_folder=self._turns.peers_folder)
+            command = command_for(peer, peers_folder=self.turns.peers_folder)
             self._make_room()
-            worker = _Worker(command, self._task, self._turns.limit, name)
+            before = self.turns.used()
+            worker = _Worker(command, self._task, self.turns.limit, name)
+            worker.before = before
             self._running[name] = worker
         return worker
 
+    def grown(self, worker: _Worker) -> int | None:
+        """What the card holds more than before a worker was started; the others hold what they held then, or less."""
+        after = self.turns.used()
+        if after is None or worker.before is None or worker is not self._newest():
+            return worker.grown
+        worker.grown = max(after - worker.before, worker.grown or 0)
+        return worker.grown
+
+    def _newest(self) -> _Worker:
+        return list(self._running.values())[-1]
+
     def _make_room(self) -> None:
         memory = require_psutil().virtual_memory
-        while self._running and memory().available < self._turns.room:
+        while self._running and memory().available < self.turns.room:
             oldest = next(iter(self._running))
             self._running.pop(oldest).stop()
 
@@ -137,6 +170,8 @@ class _Worker:
 
     def __init__(self, command: Sequence[str], task: Task, limit: float, name: str) -> None:
         self.warm: set[str] = set()
+        self.before: int | None = None
+        self.grown: int | None = None
         self.out = Path(task.latents).parent / f"{name}.npy"
         self._limit = limit
         self._log = (Path(task.latents).parent / f"{name}.log").open("a+", encoding="utf-8")

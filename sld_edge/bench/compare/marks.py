@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 
 
 class Marks:
-    """When the network was called, and when the decoder was: a step lasts from one call to the next."""
+    """When the network was called, and when the decoder was: a step lasts from one call to the next.
 
-    def __init__(self) -> None:
-        self._calls: list[float] = []
-        self._decoding = 0.0
+    Args:
+        on_card: Let the card note the time: its work goes on after a call has returned.
+    """
+
+    def __init__(self, *, on_card: bool = False) -> None:
+        self._now: Callable[[], Any] = _event if on_card else time.perf_counter
+        self._calls: list[Any] = []
+        self._decoding: Any = None
         self._decoded: NDArray[np.float32] | None = None
 
     def watch(self, pipeline: Any) -> None:
@@ -35,7 +40,7 @@ class Marks:
     def steps(self) -> list[float]:
         """Seconds of every step of the last picture."""
         ends = [*self._calls[1:], self._decoding]
-        return [end - start for start, end in zip(self._calls, ends, strict=False)]
+        return [_between(start, end) for start, end in zip(self._calls, ends, strict=False)]
 
     def pictures(self) -> NDArray[np.uint8]:
         """What the decoder made of the last latents: uint8 ``[B, H, W, 3]``.
@@ -48,10 +53,10 @@ class Marks:
         return pixels_from_decoded(self._decoded)
 
     def _call(self) -> None:
-        self._calls.append(time.perf_counter())
+        self._calls.append(self._now())
 
     def _decode(self) -> None:
-        self._decoding = time.perf_counter()
+        self._decoding = self._now()
 
     def _keep(self, answer: Any) -> None:
         """Copy the decoder's answer, a tensor ``[B, 3, H, W]``, alone or first of several."""
@@ -60,6 +65,22 @@ class Marks:
             tensor = tensor.detach().float().cpu().numpy()
         # A checker blanks what it flags in the very tensor that the decoder gave.
         self._decoded = np.array(tensor, np.float32)
+
+
+def _event() -> Any:
+    """A mark among the card's work."""
+    import torch
+
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(start: Any, end: Any) -> float:
+    if isinstance(start, float):
+        return float(end - start)
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
 
 
 def pixels_from_decoded(decoded: NDArray[np.float32]) -> NDArray[np.uint8]:

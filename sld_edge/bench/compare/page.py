@@ -35,7 +35,7 @@ def page_from_report(report: dict[str, Any]) -> str:
         warning_lines=report["warnings"],
         parts={
             "table": html.table(("pipeline", *COLUMNS), (row_of(entry) for entry in ran)),
-            "plot": _step_plot([entry for entry in ran if entry["step"]]),
+            "plot": bars([entry for entry in ran if entry["step"]], "step", "seconds a step"),
             "acted": escape(acted_line(report)),
             "left_out": html.warnings(left_out(entries)),
             "targets": html.table(*rows_of(targets_of(entries, report["not_promised"]))),
@@ -45,16 +45,16 @@ def page_from_report(report: dict[str, Any]) -> str:
     )
 
 
-def _step_plot(entries: Sequence[dict[str, Any]]) -> str:
-    """A bar for each pipeline, as long as the median of its steps, with the median's interval."""
+def bars(entries: Sequence[dict[str, Any]], what: str, label: str) -> str:
+    """A bar for each pipeline, as long as the median of its ``"step"`` or ``"image"``, with the median's interval."""
     if not entries:
         return ""
-    scale = svg.Scale(low=0.0, high=max(entry["step"]["high"] for entry in entries),
+    scale = svg.Scale(low=0.0, high=max(entry[what]["high"] for entry in entries),
                       start=_LABELS, end=_WIDTH - _RIGHT)  # fmt: skip
     bottom = 8 + _ROW * len(entries)
-    parts = [svg.axis_below(scale, 4, bottom, "seconds a step, median and its interval")]
+    parts = [svg.axis_below(scale, 4, bottom, f"{label}, median and its interval")]
     for index, entry in enumerate(entries):
-        y, step = 8 + _ROW * index, entry["step"]
+        y, step = 8 + _ROW * index, entry[what]
         colour = _OURS if entry["name"].startswith("ours") else _THEIRS
         colour = colour if entry["counts"] else _NOT_COUNTED
         middle = y + _ROW / 2
@@ -71,4 +71,4 @@ def _step_plot(entries: Sequence[dict[str, Any]]) -> str:
                 scale(step["low"]), middle, scale(step["high"]), middle, class_="error interval"
             )
         )
-    return svg.drawing(parts, width=_WIDTH, height=bottom + 40, label="time of a step")
+    return svg.drawing(parts, width=_WIDTH, height=bottom + 40, label=label)

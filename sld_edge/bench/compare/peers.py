@@ -32,6 +32,7 @@ class Peer:
         environment: Folder in :data:`PEERS_FOLDER`, empty for this environment.
         follows: Computes in the task's precision; others have a precision of their own.
         bf16: Computes in bf16 whatever the task allows, and is skipped where the processor has none.
+        least: dB from which its picture matches, where it is known better than by the precision.
     """
 
     name: str
@@ -43,9 +44,12 @@ class Peer:
     environment: str = ""
     follows: bool = False
     bf16: bool = False
+    least: float | None = None
 
     def least_psnr(self, precision: str) -> float:
         """From how many dB on its picture matches the reference's, which is fp32, in a task of this precision."""
+        if self.least is not None:
+            return self.least
         low = self.bf16 or (self.follows and precision != "fp32")
         return _LEAST_PSNR_BF16 if low else _LEAST_PSNR
 

@@ -18,6 +18,9 @@ class Task:
         safety: The ``sld_…`` arguments of diffusers' Safe pipeline.
         precision: Arithmetic that the peers may use, ``"fp32"``, ``"bf16"``, or ``"int8"``, which is bf16 for all
             but ours.
+        device: Where torch computes, ``"cpu"`` or ``"cuda"``.
+        dtype: torch's type of the pipelines that have none of their own.
+        compiler: torch.compile's backend; ``"eager"`` only traces.
     """
 
     checkpoint: str
@@ -32,6 +35,9 @@ class Task:
     threads: int
     safety: dict[str, Any]
     precision: str = "fp32"
+    device: str = "cpu"
+    dtype: str = "float32"
+    compiler: str = "inductor"
 
     def text(self, turn: int) -> str:
         """The prompt of a round."""

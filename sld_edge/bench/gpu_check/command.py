@@ -54,6 +54,7 @@ def main(
     from sld_edge.bench.gpu_check.outcome import Report
     from sld_edge.bench.gpu_check.run import Settings, check_bundle
     from sld_edge.bench.machine import describe_machine, require_psutil
+    from sld_edge.bench.memory import card_bytes
     from sld_edge.bench.report_file import check_writable, write_report
     from sld_edge.bundle import Bundle
     from sld_edge.runtime.progress import on_terminal
@@ -69,7 +70,9 @@ def main(
         say(f"  {name}", quiet=quiet or not on_terminal())
         return nullcontext()
 
-    outcomes, latencies = check_bundle(opened, chosen, settings, device_bytes=_used, stage=stage)
+    outcomes, latencies = check_bundle(
+        opened, chosen, settings, device_bytes=card_bytes, stage=stage
+    )
     manifest = opened.manifest
     report = Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -114,23 +117,6 @@ def lines_of(report: Report) -> list[str]:
         *table,
         verdict(report.outcomes),
     ]
-
-
-def _used() -> int | None:
-    """Bytes in use on the card: this process' own where NVML tells, else everybody's."""
-    from sld_edge.bench.memory import device_bytes
-    from sld_edge.engines.cuda.session import CudaSession
-
-    used = device_bytes()
-    if used is not None:
-        return used
-    try:
-        with CudaSession() as session:
-            session.use()
-            free, total = session.memory()
-    except (EngineError, MissingDependency):
-        return None
-    return total - free
 
 
 def _device() -> str:

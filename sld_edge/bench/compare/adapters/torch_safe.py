@@ -10,20 +10,29 @@ from sld_edge.bench.compare.marks import Marks, verdicts_of
 from sld_edge.bench.compare.task import Picture, Task, Unavailable
 from sld_edge.offline import import_diffusers
 
+#: Peers' endings that say in which type torch computes; the others follow the task.
+_DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+
 _loaded: dict[str, Any] = {}
 
 
 def build(task: Task, peer: str) -> Diffusers:
-    """``safe-eager``, ``safe-bf16``, ``safe-compiled``, ``safe-openvino`` or ``plain-eager``."""
+    """``safe-eager``, ``safe-fp32``, ``safe-bf16``, ``safe-compiled``, ``safe-openvino``, or such a ``plain-…``."""
     import torch
 
     torch.set_num_threads(task.threads)
-    dtype = torch.bfloat16 if peer == "safe-bf16" else torch.float32
+    # fp32 is to be fp32 on a card too; half precision is not concerned.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    dtype = getattr(torch, _DTYPES.get(peer.partition("-")[2], task.dtype))
     pipe = _pipeline(task, safe=peer.startswith("safe"), dtype=dtype)
     description = f"torch {torch.__version__}, {str(dtype).removeprefix('torch.')}"
-    if peer == "safe-compiled":
-        object.__setattr__(pipe, "unet", torch.compile(pipe.unet))
-        description += ", torch.compile"
+    description += f", {torch.cuda.get_device_name()}" if task.device == "cuda" else ""
+    if peer.endswith("-compiled"):
+        # On a card with its launches in a CUDA graph.
+        mode = "reduce-overhead" if task.device == "cuda" else None
+        network = torch.compile(pipe.unet, mode=mode, backend=task.compiler)
+        object.__setattr__(pipe, "unet", network)
+        description += f", torch.compile{f' ({mode})' if mode else ''}"
     if peer == "safe-openvino":
         from sld_edge.bench.compare.adapters.openvino_unet import OpenVinoUnet
 
@@ -38,7 +47,7 @@ class Diffusers:
 
     def __init__(self, task: Task, pipe: Any, *, safe: bool, description: str) -> None:
         self._task, self._pipe, self._safe = task, pipe, safe
-        self._marks = Marks()
+        self._marks = Marks(on_card=task.device == "cuda")
         self._marks.watch(pipe)
         self._latents = np.load(task.latents)
         self.description = description
@@ -91,6 +100,10 @@ def _parts(task: Task, dtype: Any) -> dict[str, Any]:
         parts.pop("image_encoder", None)
         _loaded[key] = parts
     parts = dict(_loaded[key])
+    if task.device != "cpu":
+        for part in ("text_encoder", "unet", "vae", "safety_checker"):
+            if parts.get(part) is not None:
+                parts[part].to(task.device)
     # Every pipeline steps a scheduler of its own: it holds the run's state.
     parts["scheduler"] = type(parts["scheduler"]).from_config(parts["scheduler"].config)
     return parts
