@@ -93,6 +93,14 @@ def test_with_json_an_error_is_json(words: tuple[str, ...], tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("room", ["runtime", "export", "calibration", "bench"])
+def test_a_command_runs_as_a_module_too(room: str) -> None:
+    words = [sys.executable, "-m", f"sld_edge.{room}.cli", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
 def test_a_group_alone_shows_its_help() -> None:
     done = shell("sld-bench")
     assert (done.returncode, done.stderr) == (0, "")

@@ -42,3 +42,7 @@ class LazyGroup(OneLineErrors, click.Group):
 @click.version_option(__version__, prog_name="sld-bench")
 def main() -> None:
     """Measure latency, safety and quality so that others believe it. See `sld-bench COMMAND --help`."""
+
+
+if __name__ == "__main__":
+    main()

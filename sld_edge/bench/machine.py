@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,8 @@ _PACKAGES = (
     "numpy", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "openvino", "tensorrt",
     "tensorrt-rtx", "torch", "diffusers", "transformers", "tokenizers", "pillow",
 )  # fmt: skip
+#: How arm64 kernels name a core.
+_ARM_NUMBERS = ("CPU implementer", "CPU part", "CPU variant", "CPU revision")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 #: Share of the machine used by others from which a measurement is not to be trusted.
 BUSY = 0.05
@@ -39,7 +42,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "board": _text(Path("/proc/device-tree/model")),
-        "cpu": info.get("model name") or info.get("Model") or platform.processor() or None,
+        "cpu": processor_name(info),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
@@ -55,6 +58,15 @@ def describe_machine() -> dict[str, Any]:
         "versions": {"sld-edge": __version__, **_versions()},
         "thread_variables": {k: os.environ[k] for k in _THREAD_VARIABLES if k in os.environ},
     }
+
+
+def processor_name(info: Mapping[str, str]) -> str | None:
+    """What ``/proc/cpuinfo`` calls the processor; arm64 kernels may give numbers only (``CPU implementer`` 0x41)."""
+    name = info.get("model name") or info.get("Model") or info.get("Hardware")
+    if name:
+        return name
+    numbers = [f"{key.removeprefix('CPU ')} {info[key]}" for key in _ARM_NUMBERS if key in info]
+    return ", ".join(numbers) or platform.processor() or None
 
 
 def limits_in_words(machine: dict[str, Any]) -> list[str]:

@@ -83,3 +83,7 @@ def main(as_json: bool, quiet: bool, **options: Any) -> None:
         f"  sld-bench precision {config.out} SHOWN --full full/results.json --low int8/results.json",
         quiet=quiet)  # fmt: skip
     click.echo(str(config.out))
+
+
+if __name__ == "__main__":
+    main()

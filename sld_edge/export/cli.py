@@ -328,3 +328,7 @@ def _shapes(options: dict[str, Any]) -> tuple[Shape, ...]:
     for height, width, batch in zip(heights, widths, repeated, strict=True):
         shapes.append(Shape(height=height, width=width, batch=batch))
     return tuple(shapes)
+
+
+if __name__ == "__main__":
+    main()

@@ -204,3 +204,7 @@ def _check_folder(out: Path) -> None:
         raise ImageFileError(
             f"cannot write to {out} ({error.strerror})", hint="choose another --out"
         ) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from sld_edge.bench.energy import energy_meter
-from sld_edge.bench.machine import ActivityMeter, describe_machine, limits_in_words, machine_key
+from sld_edge.bench.machine import (
+    ActivityMeter,
+    describe_machine,
+    limits_in_words,
+    machine_key,
+    processor_name,
+)
 from sld_edge.bench.memory import peak_bytes, reset_peak
 
 
@@ -25,6 +31,21 @@ def test_description_is_json_and_names_the_essentials() -> None:
     assert machine["versions"]["numpy"] == np.__version__
     assert machine_key(machine) == machine_key(describe_machine())
     assert {"cpu_quota", "memory_limit_gib"} <= machine.keys()
+
+
+@pytest.mark.parametrize(
+    ("info", "name"),
+    [
+        ({"model name": "A processor", "CPU part": "0xd42"}, "A processor"),
+        ({"Model": "A board"}, "A board"),
+        (
+            {"CPU implementer": "0x41", "CPU part": "0xd42", "CPU revision": "1"},
+            "implementer 0x41, part 0xd42, revision 1",
+        ),
+    ],
+)
+def test_a_processor_without_a_name_is_told_by_its_numbers(info: dict[str, str], name: str) -> None:
+    assert processor_name(info) == name
 
 
 def test_limits_of_control_groups_are_named_where_there_are_some() -> None:

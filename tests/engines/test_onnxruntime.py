@@ -217,3 +217,21 @@ def test_a_registered_plug_in_is_used_through_its_devices(monkeypatch: pytest.Mo
     assert first.arithmetic.precision == "bf16"
     assert "device_type" not in first.options
     assert second.short_name == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("machine", "version", "hint"),
+    [
+        ("aarch64", (3, 10), "--engine tensorrt"),
+        ("aarch64", (3, 12), "sld-edge[gpu]"),
+        ("x86_64", (3, 10), "sld-edge[gpu]"),
+    ],
+)
+def test_what_brings_cuda_depends_on_what_can_be_had(
+    monkeypatch: pytest.MonkeyPatch, machine: str, version: tuple[int, int], hint: str
+) -> None:
+    monkeypatch.setattr(providers.platform, "machine", lambda: machine)
+    monkeypatch.setattr(providers.sys, "version_info", version)
+    text = providers._how_to_get("cuda")
+    monkeypatch.undo()
+    assert hint in text

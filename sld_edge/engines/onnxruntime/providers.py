@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import platform
+import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,6 +179,12 @@ def _how_to_get(short_name: str) -> str:
     }
     if short_name not in extra:
         return "it needs an onnxruntime build that has it"
+    arm = platform.machine().lower() in ("aarch64", "arm64")
+    if extra[short_name] == "gpu" and arm and sys.version_info < (3, 11):
+        return (
+            "the index has no onnxruntime-gpu for Python 3.10 on ARM (JetPack 6); "
+            "build engines instead: sld-export --build BUNDLE --engine tensorrt"
+        )
     reason = f"pip install 'sld-edge[{extra[short_name]}]'"
     if short_name == "openvino":
         return f"{reason}; its plug-in accepts Intel processors only"
