@@ -8,9 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from sld_edge import SafePipeline
 from sld_edge.bundle import Bundle
 from sld_edge.errors import BundleError, InvalidInput, SldError
+from sld_edge.export.cli import main as export_command
+from sld_edge.runtime.cli import main as generate_command
 from sld_edge.signing import private_key_from, public_key_from
 from tests.test_bundle import make_bundle
 
@@ -155,3 +159,36 @@ def test_openssl_reads_our_signatures_and_writes_them(
     subprocess.run([*command, *make], check=True, capture_output=True)
     assert signature.read_bytes() == before
     Bundle.open(signed, key=keys[1])
+
+
+def test_the_commands_sign_and_ask_for_a_signature(
+    tiny_bundle: Path, keys: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, folder)
+    stranger = write_pair(tmp_path, "stranger")
+
+    def export(*arguments: str | Path) -> int:
+        return export_command(list(map(str, arguments)), standalone_mode=False) or 0
+
+    def opened(key: Path) -> SafePipeline:
+        return SafePipeline.from_pretrained(folder, key=str(key), lazy=True)
+
+    with pytest.raises(BundleError, match="not signed"):
+        opened(keys[1])
+    export("--verify", folder, "--sign", keys[0])
+    public = base64.b64encode(public_key_from(keys[1]).raw).decode()
+    assert public in capsys.readouterr().err
+    export("--verify", folder, "--key", keys[1])
+    with pytest.raises(BundleError, match="key"):
+        opened(stranger[1])
+    call = ["--steps", "1", "--safety", "max", "--seed", "1", "--out", str(tmp_path / "pictures")]
+    done = CliRunner().invoke(
+        generate_command, [str(folder), "a castle", *call, "--key", str(stranger[1])]
+    )
+    assert isinstance(done.exception, BundleError) or done.exit_code == BundleError.exit_code
+    assert not list(tmp_path.glob("pictures/*.png"))
+    (record,) = opened(keys[1]).expected_records("a castle", seed=1)
+    assert record["bundle"]["checked"] == "every byte"
+    assert record["bundle"]["pinned"] == ["key"]
+    assert record["bundle"]["signed_by"] == public

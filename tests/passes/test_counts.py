@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,3 +163,23 @@ def test_the_table_has_both_counts_of_every_kind_that_is_there() -> None:
         "| casts | 3 | 0 |",
         "| nodes | 9 | 4 |",
     ]
+
+
+def test_the_counts_of_two_files_are_told_by_the_module_itself(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    files = []
+    for count in (1, 2):
+        values = [
+            helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, [1]) for i in (0, count)
+        ]
+        nodes = [helper.make_node("Sigmoid", [f"x{i}"], [f"x{i + 1}"]) for i in range(count)]
+        graph = helper.make_graph(nodes, "counted", values[:1], values[1:])
+        files.append(tmp_path / f"{count}.onnx")
+        save(helper.make_model(graph), files[-1])
+    done = subprocess.run(
+        [sys.executable, "-m", "sld_edge.passes.report", *files],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "| sigmoids | 1 | 2 |" in done.stdout.splitlines()
+    assert "| nodes | 1 | 2 |" in done.stdout.splitlines()

@@ -213,6 +213,40 @@ def test_close_waits_for_the_call_that_runs(tiny_bundle: Path) -> None:
         assert pipe.engines == {}
 
 
+def test_a_call_is_checked_when_its_turn_comes_and_check_does_not_wait(tiny_bundle: Path) -> None:
+    pipe = SafePipeline.from_pretrained(tiny_bundle, lazy=True)
+    told: list[InvalidInput] = []
+
+    def call() -> None:
+        with pytest.raises(InvalidInput) as error:
+            pipe("rain", safety="mild")
+        told.append(error.value)
+
+    thread = threading.Thread(target=call)
+    with pipe._turns.turn("called"):
+        thread.start()
+        while not pipe._turns._queue:
+            time.sleep(0.001)
+        with pytest.raises(InvalidInput, match="unknown safety preset") as error:
+            pipe.check("rain", safety="mild")
+        assert told == []
+    thread.join()
+    assert str(told[0]) == str(error.value)
+
+
+def test_a_clone_called_for_another_size_lets_the_shared_networks_go(tiny_bundle: Path) -> None:
+    with SafePipeline.from_pretrained(tiny_bundle, "onnxruntime:cpu") as pipe:
+        alone = make(pipe, 0)
+        clone = pipe.clone()
+        sizes = [(one.height, one.width) for one in clone.bundle.manifest.graphs if one.height]
+        clone._networks._size = (sizes[0][0] * 2, sizes[0][1])  # as if it had been of another size
+        same(make(clone, 0), alone, 0)
+        mine, other = pipe._networks.loaded["unet"], clone._networks.loaded["unet"]
+        assert mine._session is not other._session  # type: ignore[attr-defined]
+        same(make(pipe, 0), alone, 0)
+        clone.close()
+
+
 @pytest.mark.parametrize("method", ["close", "load", "clone", "__call__"])
 def test_a_callback_that_uses_its_own_pipeline_is_told(tiny_bundle: Path, method: str) -> None:
     with SafePipeline.from_pretrained(tiny_bundle) as pipe:
