@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 
 import sld_edge
 from sld_edge import InvalidInput, SafePipeline
+from sld_edge.export.modes import check_options
 from sld_edge.runtime.diffusers_names import check_foreign
 from sld_edge.runtime.memory_plan import plan_memory
 from sld_edge.runtime.schedulers.families import FAMILIES
@@ -43,12 +44,16 @@ def inline(file: Path) -> list[str]:
     return [one.replace("\n", " ") for one in re.findall(r"`([^`]+)`", text)]
 
 
-def called_lines() -> Iterator[str]:
-    """Every command line that a document shows, without a comment behind it."""
-    shown = [line for _, text in blocks("sh") for line in text.replace("\\\n", " ").splitlines()]
-    for line in [*shown, *(one for file in DOCUMENTS for one in inline(file))]:
+def commands_in(lines: Iterable[str]) -> Iterator[str]:
+    """The lines that call one of the commands, without a comment behind them."""
+    for line in lines:
         if found := re.match(r"(?:[\w./-]+/)?(sld-(?:export|generate|calibrate|bench)\b.*)", line):
             yield found[1].partition(" #")[0].strip()
+
+
+#: Whole command lines in blocks of code, and those of the text, which may leave things out.
+SHOWN = sorted({*commands_in(line for _, text in blocks("sh") for line in text.splitlines())})
+NAMED = sorted({*commands_in(one for file in DOCUMENTS for one in inline(file))})
 
 
 def command_of(words: list[str]) -> click.Command:
@@ -77,11 +82,36 @@ def every_option() -> set[str]:
     return known
 
 
-@pytest.mark.parametrize("line", sorted(set(called_lines())))
+@pytest.mark.parametrize("line", sorted({*SHOWN, *NAMED}))
 def test_a_shown_command_has_the_options_that_it_is_given(line: str) -> None:
     words = shlex.split(line)
     given = {word.split("=")[0] for word in words if word.startswith("--")}
     assert given <= options_of(command_of(words))
+
+
+#: Refused although docs/threat-model.md and the help show it.
+REFUSED = "sld-export --verify bundle --sign key.pem"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(
+            line,
+            marks=pytest.mark.xfail(
+                line == REFUSED,
+                strict=True,
+                raises=InvalidInput,
+                reason="--sign is refused with --verify as an option that would do nothing",
+            ),
+        )
+        for line in SHOWN
+        if line.startswith("sld-export ")
+    ],
+)
+def test_options_of_a_shown_export_go_together(line: str) -> None:
+    words = [word for word in shlex.split(line)[1:] if word != "…"]
+    check_options(COMMANDS["sld-export"].make_context("sld-export", words))
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda one: one.name)
