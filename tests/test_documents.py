@@ -52,7 +52,8 @@ def commands_in(lines: Iterable[str]) -> Iterator[str]:
 
 
 #: Whole command lines in blocks of code, and those of the text, which may leave things out.
-SHOWN = sorted({*commands_in(line for _, text in blocks("sh") for line in text.splitlines())})
+WHOLE = [text.replace("\\\n", " ") for _, text in blocks("sh")]
+SHOWN = sorted({*commands_in(line for text in WHOLE for line in text.splitlines())})
 NAMED = sorted({*commands_in(one for file in DOCUMENTS for one in inline(file))})
 
 
