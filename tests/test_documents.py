@@ -90,26 +90,7 @@ def test_a_shown_command_has_the_options_that_it_is_given(line: str) -> None:
     assert given <= options_of(command_of(words))
 
 
-#: Refused although docs/threat-model.md and the help show it.
-REFUSED = "sld-export --verify bundle --sign key.pem"
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        pytest.param(
-            line,
-            marks=pytest.mark.xfail(
-                line == REFUSED,
-                strict=True,
-                raises=InvalidInput,
-                reason="--sign is refused with --verify as an option that would do nothing",
-            ),
-        )
-        for line in SHOWN
-        if line.startswith("sld-export ")
-    ],
-)
+@pytest.mark.parametrize("line", [line for line in SHOWN if line.startswith("sld-export ")])
 def test_options_of_a_shown_export_go_together(line: str) -> None:
     words = [word for word in shlex.split(line)[1:] if word != "…"]
     check_options(COMMANDS["sld-export"].make_context("sld-export", words))

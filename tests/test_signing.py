@@ -182,11 +182,6 @@ def test_the_record_and_the_command_say_which_key_was_asked_for(
     assert not list(tmp_path.glob("pictures/*.png"))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="sld-export refuses --sign and --key with --verify as options that would do nothing",
-)
 @pytest.mark.parametrize("option", ["--sign", "--key"])
 def test_verifying_goes_with_signing_and_with_a_key(
     tiny_bundle: Path, keys: tuple[Path, Path], tmp_path: Path, option: str

@@ -403,6 +403,7 @@ def test_without_the_stream_the_session_copies_and_says_why(
         "no device": "CUDA failed in cuDeviceGet",
     }
     graph = card.bundle.graph("unet", height=64, width=64)
+    graph = msgspec.structs.replace(graph, variants={})
     with load(card.bundle, graph, card.options, session) as engine:
         assert not isinstance(engine, DeviceEngine)
         assert "CUDAExecutionProvider, fp32" in engine.description

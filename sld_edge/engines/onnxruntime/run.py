@@ -182,8 +182,6 @@ class OnnxRuntimeEngine:
     def _files(self, provider: Provider) -> tuple[Path, ...]:
         """The graph's files to try, best first: a form made for the provider, then the neutral one."""
         recipe = self._recipe
-        if provider.short_name == "openvino":
-            return (file_with_weights_beside(recipe, recipe.file),)
         if provider.short_name not in ("cpu", "cuda"):
             return (recipe.file,)
         neutral = recipe.file_for("onnxruntime")
@@ -238,6 +236,8 @@ class OnnxRuntimeEngine:
             raise EngineError(provider.arithmetic.refused)
         if provider.arithmetic.narrows and not fits_half(self._recipe):
             raise EngineError(f"fp16 was allowed, {BEYOND_HALF}")
+        if provider.short_name == "openvino":
+            file = file_with_weights_beside(self._recipe, file)
         if provider.devices:
             options.add_provider_for_devices(list(provider.devices), provider.options)
             session = onnxruntime.InferenceSession(str(file), options)
