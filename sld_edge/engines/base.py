@@ -93,7 +93,7 @@ class EngineOptions:
         backend, _, provider = plain_text("engine", engine).strip().lower().partition(":")
         if not backend:
             raise InvalidInput("the engine's name is empty", value=engine, hint="leave it out")
-        return cls(backend=backend or "auto", provider=provider or "auto", **overrides)
+        return cls(backend=backend, provider=provider or "auto", **overrides)
 
 
 class GraphRefused(EngineError):

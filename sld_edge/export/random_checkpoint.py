@@ -114,7 +114,7 @@ def _write_unet(
     _: int,
     options: dict[str, Any],
     *,
-    make: Make = by_torch,
+    make: Make,
 ) -> None:
     kind = import_diffusers().UNet2DConditionModel
     unet = make(lambda: kind(**{**architecture.unet, **options})).eval()
@@ -139,7 +139,7 @@ def _write_vae(
     _: int,
     __: dict[str, Any],
     *,
-    make: Make = by_torch,
+    make: Make,
 ) -> None:
     kind = import_diffusers().AutoencoderKL
     vae = make(lambda: kind(**architecture.vae)).eval()
@@ -158,7 +158,7 @@ def _write_text_encoder(
     vocabulary: int,
     _: dict[str, Any],
     *,
-    make: Make = by_torch,
+    make: Make,
 ) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -180,7 +180,7 @@ def _write_safety_checker(
     _: int,
     __: dict[str, Any],
     *,
-    make: Make = by_torch,
+    make: Make,
 ) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig

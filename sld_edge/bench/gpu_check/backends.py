@@ -93,11 +93,37 @@ class TensorRtBackend:
         return SafePipeline.from_pretrained(bundle.path, self._library, digest=bundle.digest)
 
 
-class OnnxRuntimeCudaBackend:
+class UnbuiltBackend:
+    """What backends have in common that load a bundle's graphs as they are.
+
+    Args:
+        options: The engine.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+
+    def prepare(self, bundle: Bundle, shape: Shape, stage: Stage) -> dict[str, str]:
+        """Nothing is built."""
+        del bundle, shape, stage
+        return {}
+
+    def engine(self, bundle: Bundle, graph: Graph) -> Engine:
+        """A session of one graph."""
+        return load(bundle, graph, self._options)
+
+    def open(self, bundle: Bundle) -> SafePipeline:
+        """A pipeline on these sessions."""
+        return SafePipeline.from_pretrained(bundle.path, self._options, digest=bundle.digest)
+
+
+class OnnxRuntimeCudaBackend(UnbuiltBackend):
     """ONNX Runtime's CUDA provider."""
 
     name = "onnxruntime-cuda"
-    _OPTIONS = EngineOptions(backend="onnxruntime", provider="cuda")
+
+    def __init__(self) -> None:
+        super().__init__(EngineOptions(backend="onnxruntime", provider="cuda"))
 
     def unavailable(self) -> str:
         """Not installed, built without CUDA, or no card."""
@@ -115,22 +141,9 @@ class OnnxRuntimeCudaBackend:
             return error.what
         return ""
 
-    def prepare(self, bundle: Bundle, shape: Shape, stage: Stage) -> dict[str, str]:
-        """Nothing is built."""
-        del bundle, shape, stage
-        return {}
-
-    def engine(self, bundle: Bundle, graph: Graph) -> Engine:
-        """A session of one graph on CUDA."""
-        return load(bundle, graph, self._OPTIONS)
-
     def serves(self, description: str) -> bool:
         """The description names the CUDA provider as the one in use."""
         return PROVIDERS["cuda"] in description.partition(";")[0]
-
-    def open(self, bundle: Bundle) -> SafePipeline:
-        """A pipeline on CUDA sessions."""
-        return SafePipeline.from_pretrained(bundle.path, self._OPTIONS, digest=bundle.digest)
 
 
 def backends(only: tuple[str, ...] = ()) -> tuple[Backend, ...]:
