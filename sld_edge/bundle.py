@@ -31,7 +31,8 @@ from sld_edge.files import (
 )
 from sld_edge.files import file_from_path as file_from_path
 from sld_edge.files import sha256_of as sha256_of
-from sld_edge.manifest import Graph, GraphKind, Manifest, manifest_from_json
+from sld_edge.manifest import Graph, GraphKind, Manifest
+from sld_edge.manifest_json import manifest_from_json
 from sld_edge.plain import plain_path, plain_text
 from sld_edge.signing import SIGNATURE_NAME, PublicKey, private_key_from, public_key_from, sign
 from sld_edge.writing import write_atomically

@@ -1,7 +1,7 @@
-"""The bundle's manifest: plain, versioned, strictly validated data.
+"""The bundle's manifest: plain, versioned, strictly validated data; :mod:`sld_edge.manifest_json` reads and writes it.
 
-Graph contract (names, dtypes, shapes). ``N`` token rows, ``R`` branches, ``B`` samples, ``C`` latent
-channels, ``h × w`` latent size, ``H × W`` pixel size, ``T`` text length, ``S`` rows of scheduler state,
+Graph contract (names, dtypes, shapes). ``N`` token rows, ``R`` branches, ``K = R − 2`` safety concepts, ``B`` samples,
+``C`` latent channels, ``h × w`` latent size, ``H × W`` pixel size, ``T`` text length, ``S`` rows of scheduler state,
 ``L`` cross-attention layers numbered in the order the UNet runs them:
 
 ========  ==========================================================  ======================================
@@ -12,10 +12,10 @@ text      input_ids int64 [N, T]                                      k_00 [N, h
 unet      latents f32 [B, C, h, w]; input_scale f32 [1];              noise_pred f32 [R, B, C, h, w]
           timestep f32 [1]; k_00 [R, B, heads, dim, T];
           v_00 [R, B, heads, T, dim]; …
-advance   noise_pred f32 [3, B, C, h, w]; state f32 [S, B, C, h, w];  next_state f32 [S, B, C, h, w];
+advance   noise_pred f32 [R, B, C, h, w]; state f32 [S, B, C, h, w];  next_state f32 [S, B, C, h, w];
           momentum f32 [B, C, h, w]; noise f32 [B, C, h, w];          next_momentum f32 [B, C, h, w];
-          matrix f32 [S, S + 2]; settings f32 [9];                    next_strength f32 [1, B]
-          strength f32 [1, B]
+          matrix f32 [S, S + 2]; settings f32 [9];                    next_strength f32 [K, B]
+          strength f32 [K, B]
 decode    latents f32 [B, C, h, w]                                    images uint8 [B, H, W, 3];
                                                                       raw_mean f32 [B]
 safety    images uint8 [B, H, W, 3]                                   concept_scores f32 [B, n];
@@ -24,8 +24,8 @@ safety    images uint8 [B, H, W, 3]                                   concept_sc
 ========  ==========================================================  ======================================
 
 k and v are float32 in an fp32 bundle and float16 in an fp16 bundle; every other array is as above in both.
-``advance_many`` is ``advance`` with R free, for several safety concepts at once (R > 3); strength is [K, B], K = R − 2.
 Before version 3 ``advance`` has no strength and six settings: such a bundle knows the published method only.
+What a port is for is its role (:data:`PortRole`), not its name; :mod:`sld_edge.kinds` has the roles of this table.
 ``h, w, H, W`` are fixed numbers in ``unet``, ``decode`` and ``safety`` (one graph file per size, all sharing
 one weight file per network); ``N, R, B, S`` are free.
 
@@ -37,19 +37,10 @@ added lack it.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Annotated, Any, Literal
 
 import msgspec
-
-from sld_edge.errors import BundleError
-
-FORMAT = "sld-edge-bundle"
-#: What is written. Version 1 has no graphs in 8 bits, versions 1 and 2 no adaptive method and no gates of precision.
-VERSION = 3
-VERSION_WITH_INT8 = 2
-OLDEST_VERSION = 1
 
 #: The output that says whether a network's values were finite, see above.
 RAW_MEAN = "raw_mean"
@@ -68,7 +59,24 @@ _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 GATE_ALPHA = 0.05
 GATE_MOST = 0.03
 
-GraphKind = Literal["text", "unet", "advance", "advance_many", "decode", "safety"]
+GraphKind = Literal["text", "unet", "advance", "decode", "safety"]
+#: What a port is for. ``tokens``: ids of texts. ``context``: what the texts give the denoiser, computed once a call.
+#: ``latents``: the sample that is denoised or decoded. ``table``: a row for each evaluation, known before the first.
+#: ``prediction``: the denoiser's output. ``state``: carried from one evaluation to the next (``next_x`` follows ``x``).
+#: ``noise``: fresh noise of stochastic schedulers. ``image``, ``verdict``: the results. ``check``: whether all values
+#: were finite.
+PortRole = Literal[
+    "tokens",
+    "context",
+    "latents",
+    "table",
+    "prediction",
+    "state",
+    "noise",
+    "image",
+    "verdict",
+    "check",
+]
 Precision = Literal["fp32", "fp16"]
 LowPrecision = Literal["bf16", "fp16", "int8"]
 PresetName = Literal["weak", "medium", "strong", "max"]
@@ -78,12 +86,13 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of all manifest parts: immutable, keyword-only, unknown fields refused."""
 
 
-class Tensor(_Data, frozen=True):
+class Port(_Data, frozen=True):
     """One input or output of a graph; a dimension is a number, or a name where it is free."""
 
     name: str
     dtype: Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
     shape: tuple[_Dimension | str, ...]
+    role: PortRole
 
 
 #: Metric of a graph that was not compared with anything.
@@ -154,8 +163,8 @@ class Graph(_Data, frozen=True):
     kind: GraphKind
     file: str
     weights: tuple[str, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     check: Check
     height: Annotated[int, msgspec.Meta(ge=0, le=1 << 14)] = 0
     width: Annotated[int, msgspec.Meta(ge=0, le=1 << 14)] = 0
@@ -328,91 +337,3 @@ class Manifest(_Data, frozen=True):
     digest: str = ""
     #: What lower precisions were shown to cost; left out of the file where nothing was.
     gates: tuple[Gate, ...] | msgspec.UnsetType = msgspec.UNSET
-
-
-def manifest_digest(manifest: Manifest) -> str:
-    """sha256 (hex) of the manifest's canonical JSON with an empty ``digest``."""
-    unsigned = msgspec.structs.replace(manifest, digest="")
-    return hashlib.sha256(msgspec.json.encode(unsigned, order="sorted")).hexdigest()
-
-
-def json_from_manifest(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON with its digest filled in."""
-    signed = msgspec.structs.replace(manifest, digest=manifest_digest(manifest))
-    return msgspec.json.format(msgspec.json.encode(signed, order="sorted"), indent=1) + b"\n"
-
-
-class _Head(msgspec.Struct):
-    format: str = ""
-    version: int = 0
-
-
-def manifest_from_json(data: bytes, *, path: str) -> Manifest:
-    """Read and check a manifest.
-
-    Raises:
-        BundleError: not a manifest, a version this release does not know, or altered since it was written.
-    """
-    try:
-        head = msgspec.json.decode(data, type=_Head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(
-            f"{path} is not a bundle manifest ({error})", hint="export again"
-        ) from None
-    if head.format != FORMAT:
-        raise BundleError(f"{path} is not a bundle manifest, its format is", value=head.format)
-    if not OLDEST_VERSION <= head.version <= VERSION:
-        newer = head.version > VERSION
-        raise BundleError(
-            f"{path} has manifest version {head.version}, this sld-edge reads versions {OLDEST_VERSION} "
-            f"to {VERSION}",
-            hint="upgrade sld-edge" if newer else "export the checkpoint again",
-        )
-    try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is damaged ({error})", hint="export again") from None
-    if manifest.digest != manifest_digest(manifest):
-        raise BundleError(
-            f"{path} was altered after it was written (its digest does not match)",
-            hint="export again, or restore the file",
-        )
-    _check_together(manifest, path)
-    return manifest
-
-
-def _check_together(manifest: Manifest, path: str) -> None:
-    """Refuse numbers that contradict each other: sizes, and the tensors of graphs that follow from them."""
-    model = manifest.model
-    factor = model.vae_scale_factor
-    for shape in manifest.shapes:
-        if shape.height % factor or shape.width % factor:
-            raise _senseless(path, f"a size is no multiple of {factor} pixels", shape)
-    for graph in manifest.graphs:
-        size = (graph.height // factor, graph.width // factor)
-        expected: dict[str, tuple[int | str | None, ...]] = {
-            "input_ids": (None, model.text_length),
-            "latents": (None, model.latent_channels, *size),
-            "images": (None, graph.height, graph.width, 3),
-            "noise_pred": (None, None, model.latent_channels, *size),
-        }
-        rows = (None,) if graph.kind == "text" else (None, None)
-        for index, layer in enumerate(model.cross_attention):
-            heads, dim, length = layer.heads, layer.head_dim, model.text_length
-            expected[f"k_{index:02d}"] = (*rows, heads, dim, length)
-            expected[f"v_{index:02d}"] = (*rows, heads, length, dim)
-        if graph.kind.startswith("advance"):
-            continue  # every size is free in it
-        for tensor in (*graph.inputs, *graph.outputs):
-            wanted = expected.get(tensor.name, tensor.shape)
-            if len(wanted) != len(tensor.shape) or any(
-                one is not None and one != other
-                for one, other in zip(wanted, tensor.shape, strict=True)
-            ):
-                raise _senseless(
-                    path, f"{tensor.name} of {graph.file} does not fit the model", tensor.shape
-                )
-
-
-def _senseless(path: str, what: str, value: object) -> BundleError:
-    return BundleError(f"{path} is damaged ({what})", value=value, hint="export again")

@@ -15,21 +15,9 @@ from hypothesis import strategies as st
 
 from sld_edge.bundle import Bundle, file_from_path
 from sld_edge.errors import BundleError, InvalidInput
-from sld_edge.manifest import (
-    FORMAT,
-    VERSION,
-    Check,
-    Graph,
-    Manifest,
-    Model,
-    Safety,
-    Shape,
-    Source,
-    Tokenizer,
-    json_from_manifest,
-    manifest_digest,
-    manifest_from_json,
-)
+from sld_edge.manifest import Check, Graph, Manifest, Model, Safety, Shape, Source, Tokenizer
+from sld_edge.manifest_json import json_from_manifest, manifest_digest, manifest_from_json
+from sld_edge.manifest_versions import FORMAT, VERSION
 from sld_edge.writing import write_atomically
 
 

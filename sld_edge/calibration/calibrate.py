@@ -26,7 +26,8 @@ from sld_edge.errors import CalibrationError, InvalidInput, MissingDependency
 from sld_edge.export.card import card_from_manifest
 from sld_edge.export.target import check_target, claimed
 from sld_edge.export.weights import WeightFile
-from sld_edge.manifest import VERSION_WITH_INT8, Graph, Int8, Manifest, json_from_manifest
+from sld_edge.manifest import Graph, Int8, Manifest
+from sld_edge.manifest_json import json_from_manifest
 from sld_edge.runtime.pipeline import SafePipeline
 
 _TOOLS = ("openvino", "onnx-ir", "numpy")
@@ -169,7 +170,6 @@ def _finish(bundle: Bundle, graphs: tuple[Graph, ...], stage: Stage) -> None:
         manifest: Manifest = msgspec.structs.replace(
             # What was shown of the bundle it was made from, was not shown of this one.
             bundle.manifest,
-            version=max(bundle.manifest.version, VERSION_WITH_INT8),
             graphs=graphs,
             gates=msgspec.UNSET,
         )

@@ -23,10 +23,9 @@ from sld_edge.calibration.trajectories import Trajectory
 from sld_edge.calibration.watch import Seen, Watch, WatchedEngine
 from sld_edge.engines.base import Arrays, Engine, EngineOptions, Recipe
 from sld_edge.engines.openvino.run import OpenVinoEngine
-from sld_edge.export.tensors import tensors_of
+from sld_edge.export.ports import ports_of
 from sld_edge.manifest import Graph
 from sld_edge.runtime.pipeline import SafePipeline
-from sld_edge.runtime.plan import is_context
 from sld_edge.runtime.safety import PRESETS
 
 
@@ -65,7 +64,9 @@ class UnetRuns:
         model = load_model(self._bundle.file(self._graph.file))
         recorder = observe(model)
         file = self._draft("observed", model)
-        extended = msgspec.structs.replace(self._graph, outputs=tensors_of(model.graph.outputs))
+        extended = msgspec.structs.replace(
+            self._graph, outputs=ports_of("unet", model.graph.outputs, "check")
+        )
         wanted = _spread(len(pictures) * self._config.steps, self._config.samples)
         samples: list[dict[str, NDArray[Any]]] = []
 
@@ -89,7 +90,9 @@ class UnetRuns:
         model = load_model(self._bundle.file(self._graph.file))
         blocks = add_switches(model, ranges)
         file = self._draft("switches", model)
-        extended = msgspec.structs.replace(self._graph, inputs=tensors_of(model.graph.inputs))
+        extended = msgspec.structs.replace(
+            self._graph, inputs=ports_of("unet", model.graph.inputs, "table")
+        )
         assert extended.inputs[-1].name == SWITCHES
         with (
             self._stage(f"sensitivity {self._size}: {len(blocks)} blocks"),
@@ -177,8 +180,9 @@ def _two_rows(engine: Engine, inputs: Arrays) -> NDArray[np.float32]:
     Rows do not depend on each other, and attention's probabilities, kept whole to be rounded, are the largest
     activations there are.
     """
+    context = {port.name for port in engine.graph.inputs if port.role == "context"}
     return np.concatenate([
-        engine.run({name: a[row : row + 1] if is_context(name) else a
+        engine.run({name: a[row : row + 1] if name in context else a
                     for name, a in inputs.items()})["noise_pred"]
         for row in (0, 2)
     ])  # fmt: skip

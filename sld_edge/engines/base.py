@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.errors import EngineError, InvalidInput
-from sld_edge.manifest import Graph, Precision, Tensor
+from sld_edge.manifest import Graph, Port, Precision
 from sld_edge.plain import is_text, plain_text, whole_number
+
+if TYPE_CHECKING:
+    from sld_edge.engines.cuda.session import CudaSession
 
 Arrays = Mapping[str, NDArray[Any]]
 ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -100,6 +102,28 @@ class GraphRefused(EngineError):
     """A backend cannot run this graph at all; another may."""
 
 
+PlaceKind = Literal["host", "cuda"]
+
+
+class Place(Hashable, Protocol):
+    """Where arrays lie that engines bind; equal ones are one memory, in which engines run one after the other."""
+
+    @property
+    def kind(self) -> PlaceKind:
+        """What kind of memory it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class HostPlace:
+    """The host's memory."""
+
+    kind: PlaceKind = "host"
+
+
+HOST = HostPlace()
+
+
 class Engine(Protocol):
     """One graph on one backend. Building the object touches no device; ``with engine:`` acquires it."""
 
@@ -111,6 +135,14 @@ class Engine(Protocol):
     @property
     def description(self) -> str:
         """What was chosen to run it and why, in one line; complete once acquired."""
+        ...
+
+    @property
+    def places(self) -> Mapping[Place, Any]:
+        """Where its arrays may lie, best first, and what binds them there; complete once acquired.
+
+        At the host that is an :class:`Engine`, on a CUDA device a :class:`~sld_edge.engines.device.DeviceEngine`.
+        """
         ...
 
     def __enter__(self) -> Engine: ...
@@ -142,11 +174,6 @@ class Engine(Protocol):
         """Give back memory that is needed only while the graph runs; the next run takes it again."""
         ...
 
-
-@runtime_checkable
-class SharedEngine(Engine, Protocol):
-    """An engine whose loaded weights may serve several callers."""
-
     def sibling(self) -> Engine:
         """A loaded engine over the same weights, with buffers of its own, for another thread to use.
 
@@ -174,8 +201,8 @@ class Recipe:
     #: sha256 of the graph's file and of its weight files, by their names in the bundle.
     digests: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
-    #: The CUDA device that a pipeline's engines share, for those that run on one.
-    session: CudaSession = field(default_factory=CudaSession)
+    #: The CUDA device that a pipeline's engines share, for those that run on one; None is one of the engine's own.
+    session: CudaSession | None = None
     #: Why nothing better runs the graph; becomes part of the engine's description.
     notes: tuple[str, ...] = ()
     #: The same graph in 8 bits, where the bundle has it.
@@ -188,7 +215,7 @@ class Recipe:
         return self.variants.get(backend, self.file)
 
 
-def check_arrays(given: Arrays, expected: tuple[Tensor, ...], what: str) -> dict[str, int]:
+def check_arrays(given: Arrays, expected: tuple[Port, ...], what: str) -> dict[str, int]:
     """Check names, dtypes, shapes and contiguity against a graph's declaration.
 
     Returns:
@@ -239,7 +266,7 @@ def not_loaded(graph: Graph) -> EngineError:
     return EngineError(f"the {graph.kind} engine is not loaded", hint="use `with engine:`")
 
 
-def dtype_of(tensor: Tensor) -> type[np.generic]:
+def dtype_of(tensor: Port) -> type[np.generic]:
     """NumPy's type for a declared tensor."""
     return _DTYPES[tensor.dtype]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Arrays, Engine, not_loaded
+from sld_edge.engines.base import Arrays, Engine, Place, not_loaded
 from sld_edge.errors import SldError
 from sld_edge.manifest import Graph
 
@@ -47,6 +47,11 @@ class ChosenEngine:
         """The serving engine's."""
         return self._serving.description if self._serving else "not loaded"
 
+    @property
+    def places(self) -> Mapping[Place, Any]:
+        """The serving engine's."""
+        return self._acquired().places
+
     def __enter__(self) -> Engine:
         if self._serving is not None:
             return self._serving
@@ -83,6 +88,10 @@ class ChosenEngine:
     def trim(self) -> None:
         """As the serving engine's."""
         self._acquired().trim()
+
+    def sibling(self) -> Engine:
+        """As the serving engine's."""
+        return self._acquired().sibling()
 
     def _acquired(self) -> Engine:
         if self._serving is None:

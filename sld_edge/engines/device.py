@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
@@ -11,13 +11,12 @@ from sld_edge.engines.base import Engine, dtype_of
 from sld_edge.engines.cuda.memory import ALIGNMENT, DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.errors import InvalidInput
-from sld_edge.manifest import Graph, Tensor
+from sld_edge.manifest import Graph, Port
 
 #: Puts one run on the session's stream and returns before it is done.
 Enqueue = Callable[[], None]
 
 
-@runtime_checkable
 class DeviceEngine(Engine, Protocol):
     """An engine whose inputs and outputs may stay on the device."""
 
@@ -79,7 +78,7 @@ def check_device_arrays(
             raise InvalidInput(f"{graph.kind} knows no such array", value=sorted(given))
 
 
-def _fits(array: DeviceArray | None, tensor: Tensor) -> bool:
+def _fits(array: DeviceArray | None, tensor: Port) -> bool:
     return (
         array is not None
         and np.dtype(array.dtype) == dtype_of(tensor)

@@ -14,17 +14,12 @@ from sld_edge.engines.chosen import ChosenEngine
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName
 from sld_edge.errors import EngineError, InvalidInput, SldError
-from sld_edge.manifest import Graph, GraphKind, Precision
+from sld_edge.kinds import KINDS
+from sld_edge.manifest import Graph, Precision
 
 BACKENDS = ("onnxruntime", "openvino", *LIBRARIES)
 #: Backend and provider of options that leave the choice to this module.
 _FREE = ("auto", "auto")
-
-#: Graphs that may compute in a lower precision where the user allows it. The text encoder is run once a
-#: prompt, and neither the guidance equations nor the safety head are worth a changed verdict.
-_MAY_LOWER: tuple[GraphKind, ...] = ("unet", "decode")
-#: A dozen element-wise operations: no accelerator's call overhead is worth it where the host has the data.
-_ON_HOST: tuple[GraphKind, ...] = ("advance", "advance_many")
 
 
 def load(
@@ -87,7 +82,7 @@ def check_names(options: EngineOptions) -> None:
 
 
 def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession) -> Recipe:
-    if graph.kind not in _MAY_LOWER:
+    if not KINDS[graph.kind].may_lower:
         options = replace(options, compute_precision="fp32")
     return Recipe(
         graph=graph,
@@ -105,7 +100,7 @@ def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaS
 
 def _stored(bundle: Bundle, graph: Graph) -> Precision:
     """The equations are stored in fp32 in every bundle."""
-    return "fp32" if graph.kind in _ON_HOST else bundle.manifest.precision
+    return "fp32" if KINDS[graph.kind].beside_denoiser else bundle.manifest.precision
 
 
 def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: bool) -> Engine:
@@ -116,7 +111,7 @@ def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: b
 
 def _elsewhere(recipe: Recipe, backend: str, notes: tuple[str, ...]) -> Engine:
     """OpenVINO where it is the one to take, else ONNX Runtime."""
-    on_host = recipe.graph.kind in _ON_HOST
+    on_host = KINDS[recipe.graph.kind].beside_denoiser
     options = recipe.options
     if on_host:
         options = replace(options, provider=_beside_the_denoiser(options))
@@ -144,7 +139,7 @@ def _built_libraries(bundle: Bundle, graph: Graph) -> tuple[LibraryName, ...]:
     """
     cache = EngineCache(bundle.cache_folder())
     needed = [graph.file]
-    if graph.kind in _ON_HOST:
+    if KINDS[graph.kind].beside_denoiser:
         needed += [other.file for other in bundle.manifest.graphs if other.kind == "unet"][:1]
     return tuple(name for name in LIBRARIES if all(cache.holds_any(name, file) for file in needed))
 

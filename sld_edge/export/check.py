@@ -37,7 +37,6 @@ TOLERANCES: dict[Precision, dict[str, Tolerance]] = {
         "decode": Tolerance(metric="levels", limit=0.01),
         "safety": Tolerance(metric="max_abs", limit=0.0015),
         "advance": Tolerance(metric="relative_max", limit=1e-5),
-        "advance_many": Tolerance(metric="relative_max", limit=1e-5),
     },
     "fp16": {
         "text": Tolerance(metric="relative_rms", limit=0.02),
@@ -45,7 +44,6 @@ TOLERANCES: dict[Precision, dict[str, Tolerance]] = {
         "decode": Tolerance(metric="levels", limit=1.0),
         "safety": Tolerance(metric="max_abs", limit=0.005),
         "advance": Tolerance(metric="relative_max", limit=1e-5),
-        "advance_many": Tolerance(metric="relative_max", limit=1e-5),
     },
 }
 

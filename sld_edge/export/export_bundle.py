@@ -22,16 +22,15 @@ from sld_edge.export.networks import NetworkExporter
 from sld_edge.export.target import claimed
 from sld_edge.export.tokenizer import write_tokenizer
 from sld_edge.manifest import (
-    FORMAT,
-    VERSION,
     Manifest,
     Model,
     Safety,
     Shape,
     Source,
     Tokenizer,
-    json_from_manifest,
 )
+from sld_edge.manifest_json import json_from_manifest
+from sld_edge.manifest_versions import FORMAT, VERSION
 from sld_edge.runtime.schedulers import build_schedule
 from sld_edge.runtime.tokenize import Tokenizer as RuntimeTokenizer
 

@@ -69,24 +69,20 @@ def safety_graph(module: Any, height: int, width: int, opset: int) -> Any:
     )
 
 
-def advance_graph(*, many: bool) -> Any:
-    """``onnx_ir`` model traced from :func:`sld_edge.runtime.guidance.advance`; every size is free.
-
-    Args:
-        many: Leave the number of branches free too, for several safety concepts.
-    """
+def advance_graph() -> Any:
+    """``onnx_ir`` model traced from :func:`sld_edge.runtime.guidance.advance`; every size is free."""
     import ndonnx
     import onnx_ir
 
     sample = ("B", "C", "h", "w")
     shapes: dict[str, tuple[int | str, ...]] = {
-        "noise_pred": ("R" if many else 3, *sample),
+        "noise_pred": ("R", *sample),
         "state": ("S", *sample),
         "momentum": sample,
         "noise": sample,
         "matrix": ("S", "columns"),
         "settings": (len(Settings._fields),),
-        "strength": ("K" if many else 1, "B"),
+        "strength": ("K", "B"),
     }
     arguments = {
         name: ndonnx.argument(shape=shape, dtype=ndonnx.float32) for name, shape in shapes.items()

@@ -27,8 +27,8 @@ from sld_edge.export.graphs import (
 from sld_edge.export.half import half_from_module
 from sld_edge.export.lighter import lightened
 from sld_edge.export.modules import PixelDecoder, SafetyHead, TextContext
+from sld_edge.export.ports import ports_of
 from sld_edge.export.samples import latent_samples
-from sld_edge.export.tensors import tensors_of
 from sld_edge.export.variants import with_variants
 from sld_edge.export.weights import WeightFile
 from sld_edge.export.words import write_words
@@ -206,22 +206,17 @@ class NetworkExporter:
             return write_words(self._folder.parent, text, tokenizer, harms)
 
     def advance(self) -> None:
-        """``advance`` and ``advance_many``, traced from the equations and checked against NumPy."""
-        kinds: tuple[GraphKind, ...] = ("advance", "advance_many")
-        for kind in kinds:
-            with (
-                self._stage(f"export {kind}"),
-                WeightFile(self._folder / "advance.weights") as weights,
-            ):
-                self._write(kind, advance_graph(many=kind == "advance_many"), weights, None)
-                for branches, batch, rows in (
-                    (3, 2, 1),
-                    (5 if kind == "advance_many" else 3, 1, 4),
-                ):
-                    inputs = _advance_sample(branches, batch, rows)
-                    names = ("next_state", "next_momentum", "next_strength")
-                    want = advance(np, *inputs.values())
-                    self._check(kind, inputs, dict(zip(names, want, strict=True)))
+        """``advance``, traced from the equations and checked against NumPy."""
+        with (
+            self._stage("export advance"),
+            WeightFile(self._folder / "advance.weights") as weights,
+        ):
+            self._write("advance", advance_graph(), weights, None)
+            for branches, batch, rows in ((3, 2, 1), (3, 1, 4), (5, 1, 4)):
+                inputs = _advance_sample(branches, batch, rows)
+                names = ("next_state", "next_momentum", "next_strength")
+                want = advance(np, *inputs.values())
+                self._check("advance", inputs, dict(zip(names, want, strict=True)))
         (self._folder / "advance.weights").unlink()
 
     def _unet_reference(self, unet: Any, hidden: Any, shape: Shape) -> list[Any]:
@@ -271,8 +266,8 @@ class NetworkExporter:
             kind=kind,
             file=f"graphs/{file.name}",
             weights=(f"graphs/{weights.path.name}",) if used else (),
-            inputs=tensors_of(model.graph.inputs),
-            outputs=tensors_of(model.graph.outputs),
+            inputs=ports_of(kind, model.graph.inputs),
+            outputs=ports_of(kind, model.graph.outputs),
             check=None,  # type: ignore[arg-type]  # filled in by the first check
             height=shape.height if shape else 0,
             width=shape.width if shape else 0,
@@ -286,7 +281,7 @@ class NetworkExporter:
         import msgspec
 
         got = run_graph(self._folder / Path(self._pending.file).name, inputs)
-        reference = "numpy" if kind.startswith("advance") else _TORCH
+        reference = "numpy" if kind == "advance" else _TORCH
         check = check_outputs(
             kind, self._config.precision, got, want, reference=reference, ordinary=ordinary
         )

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from sld_edge.bundle import MANIFEST_NAME
 from sld_edge.errors import InvalidInput
-from sld_edge.manifest import FORMAT
+from sld_edge.manifest_versions import FORMAT
 from sld_edge.writing import move_folder
 
 _SUFFIX = ".sld-unfinished"

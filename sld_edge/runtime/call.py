@@ -203,7 +203,7 @@ ARGUMENTS = frozenset(signature(prepare_call).parameters) - {
 
 def knows_adaptive(bundle: Bundle) -> bool:
     """Whether the bundle's ``advance`` graphs know the adaptive method; those of bundles before version 3 do not."""
-    return any(tensor.name == "strength" for tensor in bundle.graph("advance").inputs)
+    return any(port.name == "strength" for port in bundle.graph("advance").inputs)
 
 
 def _steered(

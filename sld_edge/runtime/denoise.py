@@ -1,27 +1,31 @@
-"""Noise → latents: one plan, run by the host or as a whole by the device."""
+"""Noise → latents: one plan, run in the best memory that all of its engines share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Engine
-from sld_edge.engines.device import DeviceEngine
+from sld_edge.engines.base import Engine, PlaceKind
 from sld_edge.runtime.call import Call
-from sld_edge.runtime.loop import Floats, HostLoop
+from sld_edge.runtime.loop import MakeSpace
 from sld_edge.runtime.loop_cache import LoopCache
+from sld_edge.runtime.memories.cuda import CudaSpace
+from sld_edge.runtime.memories.host import HostSpace
+from sld_edge.runtime.memories.space import Floats
 from sld_edge.runtime.noise import randn_for
-from sld_edge.runtime.plan import Plan, build_plan, tables_for
+from sld_edge.runtime.plan import build_plan, tables_for
 
 #: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
 Callback = Callable[[int, float, Floats], None]
 
+#: The memory at each kind of place that engines can bind arrays of.
+MEMORIES: Mapping[PlaceKind, MakeSpace] = {"host": HostSpace, "cuda": CudaSpace}
+
 
 class Denoiser:
-    """Chooses the loop: the device's where ``unet`` and ``advance`` run on one device, else the host's."""
+    """Runs the plans of a pipeline's calls and keeps what the next call may use again."""
 
     def __init__(self) -> None:
         self._loops = LoopCache()
@@ -30,7 +34,7 @@ class Denoiser:
 
     @property
     def description(self) -> str:
-        """How the device ran the latest loop: ``"one CUDA graph …"`` or ``"plain enqueue: …"``; empty on the host."""
+        """How a device ran the latest loop: ``"one CUDA graph …"`` or ``"plain enqueue: …"``; empty on the host."""
         return self._line
 
     @property
@@ -51,7 +55,7 @@ class Denoiser:
         """Latents ``[B, C, h, w]``, float32.
 
         Args:
-            engines: ``unet`` and the ``advance`` that has rows for every branch.
+            engines: ``unet`` and ``advance``.
             call: What was asked for.
             noise: Unit Gaussian starting noise ``[B, C, h, w]``.
             context: Keys and values ``[R, B, …]`` by name.
@@ -78,44 +82,27 @@ class Denoiser:
             return randn_for(request.latent_shape, request.generators)
 
         latents, done = noise, 0
-        with self._steps(
-            plan, engines, context, tables, (noise, schedule.init_noise_sigma, draw), every
-        ) as steps:
+        with self._loops.loop(plan, *in_shared_memory(engines)) as loop:
+            steps = loop.run(
+                noise, schedule.init_noise_sigma, draw,
+                context=context, tables=tables, watch_every=every,
+            )  # fmt: skip
             for index, timestep, latents in steps:
                 for _ in range(done, index + 1):
                     step_done()
                 done = index + 1
                 if callback is not None and index % every == 0:
                     callback(index, timestep, latents.copy())
+            self._line, self._captured = loop.description, loop.captured
             return latents.copy()
 
     def close(self) -> None:
-        """Release the device's loops."""
+        """Release the loops that are kept."""
         self._loops.close()
 
-    @contextmanager
-    def _steps(
-        self,
-        plan: Plan,
-        engines: Mapping[str, Engine],
-        context: Mapping[str, NDArray[Any]],
-        tables: Mapping[str, NDArray[Any]],
-        start: tuple[Floats, float, Callable[[], Floats]],
-        every: int,
-    ) -> Iterator[Iterator[tuple[int, float, Floats]]]:
-        on_device = _on_one_device(engines)
-        if on_device is None:
-            self._line, self._captured = "", False
-            yield HostLoop(plan, engines, context=context, tables=tables).run(*start)
-            return
-        with self._loops.loop(plan, on_device) as loop:
-            yield loop.run(*start, context=context, tables=tables, watch_every=every)
-            self._line, self._captured = loop.description, loop.captured
 
-
-def _on_one_device(engines: Mapping[str, Engine]) -> dict[str, DeviceEngine] | None:
-    """The same engines where all of them run on one device and one stream."""
-    found = {name: engine for name, engine in engines.items() if isinstance(engine, DeviceEngine)}
-    if len(found) < len(engines) or len({id(engine.session) for engine in found.values()}) > 1:
-        return None
-    return found
+def in_shared_memory(engines: Mapping[str, Engine]) -> tuple[dict[str, Any], MakeSpace]:
+    """What binds arrays of the best memory that all engines share, by graph, and that memory."""
+    first, *others = engines.values()
+    place = next(p for p in first.places if all(p in engine.places for engine in others))
+    return {name: engine.places[place] for name, engine in engines.items()}, MEMORIES[place.kind]

@@ -11,7 +11,7 @@ import numpy as np
 
 from sld_edge.errors import InvalidInput
 from sld_edge.plain import plain_list, plain_text
-from sld_edge.runtime.loop import Floats
+from sld_edge.runtime.memories.space import Floats
 
 _FROM_TEXT = "pictures are made from text only; start from given noise with latents="
 _EXPORT = "change the checkpoint with diffusers, save_pretrained it, and export that"

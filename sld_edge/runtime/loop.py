@@ -1,124 +1,146 @@
-"""Runs a plan on host engines: arrays bound once, then unet, advance, unet, advance …"""
+"""Runs a plan: arrays bound once in one memory, then unet, advance, unet, advance …, or all of them as one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Engine
 from sld_edge.errors import EngineError
-from sld_edge.runtime.plan import Launch, Plan, View
+from sld_edge.runtime.memories.space import Bound, Floats, Space
+from sld_edge.runtime.plan import Plan
 
-Floats = NDArray[np.float32]
 #: Draws the unit Gaussian noise ``[B, C, h, w]`` of one stochastic step.
 Draw = Callable[[], Floats]
+#: Makes a space from a plan and what binds its launches.
+MakeSpace = Callable[[Plan, Mapping[str, Any]], Space]
 
 
-class HostLoop:
-    """A plan's buffers as NumPy arrays, and its launches bound to them.
+class Loop:
+    """A plan's launches bound to its buffers in a memory.
 
     Args:
         plan: What to run.
-        engines: The engine of each graph the plan names.
-        context: Keys and values ``[R, B, …]`` by name. They are used where they are, not copied.
-        tables: Contents of the table buffers.
+        binders: What binds the memory's arrays, by graph.
+        memory: Makes the space that the buffers lie in.
     """
 
-    def __init__(
+    def __init__(self, plan: Plan, binders: Mapping[str, Any], memory: MakeSpace) -> None:
+        self._plan = plan
+        self._space = memory(plan, binders)
+        self._bound: list[Bound] = []
+        self._stack = ExitStack()
+        #: How the latest run went to a device: ``"one CUDA graph …"`` or ``"plain enqueue: …"``; empty on the host.
+        self.description = ""
+        #: Whether the latest run was one launch of all.
+        self.captured = False
+
+    def __enter__(self) -> Loop:
+        with ExitStack() as stack:
+            stack.enter_context(self._space)
+            stack.callback(self._unbind)
+            if self._space.stays:
+                self._bind()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
         self,
-        plan: Plan,
-        engines: Mapping[str, Engine],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is worth keeping for the next run of the same plan."""
+        return self._space.stays
+
+    def run(
+        self,
+        noise: Floats,
+        init_noise_sigma: float,
+        draw: Draw,
         *,
         context: Mapping[str, NDArray[Any]],
         tables: Mapping[str, NDArray[np.float32]],
-    ) -> None:
-        self._plan = plan
-        self._arrays: dict[str, NDArray[Any]] = {}
-        for name, buffer in plan.buffers:
-            given = {"context": context, "table": tables}.get(buffer.role)
-            array = np.zeros(buffer.shape, buffer.dtype) if given is None else given[name]
-            if array.shape != buffer.shape or array.dtype != np.dtype(buffer.dtype):
-                raise EngineError(f"{name} is {array.dtype}{array.shape}, the plan has {buffer}")
-            self._arrays[name] = array
-        self._buffers = dict(plan.buffers)
-        # Binding costs more than copying a row of a table: launches that differ in rows only share one.
-        self._rows: dict[tuple[str, str], NDArray[Any]] = {}
-        self._bound: dict[Any, Callable[[], None]] = {}
-        self._calls = [self._bind(engines[launch.graph], launch) for launch in plan.launches]
-
-    def run(
-        self, noise: Floats, init_noise_sigma: float, draw: Draw
+        watch_every: int = 0,
     ) -> Iterator[tuple[int, float, Floats]]:
-        """Denoise, yielding after every network evaluation.
+        """Denoise, yielding after every network evaluation that the host sees: on a device the last and the watched.
 
         Args:
             noise: Unit Gaussian starting noise ``[B, C, h, w]``.
             init_noise_sigma: Factor on it.
             draw: Called once for every evaluation that adds fresh noise, in order, before the first.
+            context: Keys and values ``[R, B, …]`` by name.
+            tables: Contents of the table buffers.
+            watch_every: Let the host see the latents after every so many evaluations, from the first on. A device then
+                runs the launches one by one and is waited for at each that is watched.
 
         Yields:
-            Index of the evaluation, its timestep, and the latents ``[B, C, h, w]`` — a view that the
-            evaluation after next overwrites.
+            Index of the evaluation, its timestep, and the latents ``[B, C, h, w]`` — a view that a later evaluation
+            overwrites.
 
         Raises:
-            EngineError: the network gave values that are not finite; nothing of the image is usable then.
+            EngineError: the device failed, or the network gave values that are not finite; nothing of the image is
+                usable then.
         """
-        arrays, plan = self._arrays, self._plan
-        for name, buffer in plan.buffers:
-            if buffer.role in ("state", "scratch"):
-                arrays[name][...] = 0
-        arrays["state_0"][0] = noise * np.float32(init_noise_sigma)
-        for row in range(1, len(arrays["noise"])):
-            arrays["noise"][row] = draw()
-        for launch, call in zip(plan.launches, self._calls, strict=True):
-            call()
-            if launch.graph == "advance":
-                index = launch.evaluation
-                sample = plan.samples[index]
-                timestep = float(arrays["timesteps"][index, 0])
-                yield index, timestep, sample.of(arrays[sample.buffer])
-        last = plan.samples[-1]
-        check_finite(last.of(arrays[last.buffer]))
+        space, plan = self._space, self._plan
+        self._fill(draw, context, tables)
+        if not space.stays:
+            self._bind()
+        space.begin(noise * np.float32(init_noise_sigma))
+        timesteps = tables["timestep"][:, 0]
+        last = plan.evaluations - 1
+        watched = 1 if space.is_host else watch_every
+        reason = "a callback looks at the steps" if watched else space.run_as_one(self._bound)
+        self.captured = not reason
+        if not space.is_host:
+            graph = f"one CUDA graph of {len(self._bound)} launches"
+            self.description = f"plain enqueue: {reason}" if reason else graph
+        for bound in self._bound if reason else ():
+            bound.run()
+            index = bound.launch.evaluation
+            if (
+                bound.launch.graph == "advance"
+                and watched
+                and index % watched == 0
+                and index < last
+            ):
+                yield index, float(timesteps[index]), space.read(plan.samples[index])
+        latents = space.read(plan.samples[-1])
+        if not np.isfinite(latents).all():
+            raise EngineError(
+                "the denoised latents are not finite, no image was made",
+                hint="use an fp32 bundle or compute precision, or another guidance scale",
+            )
+        yield last, float(timesteps[last]), latents
 
-    def _bind(self, engine: Engine, launch: Launch) -> Callable[[], None]:
-        inputs: dict[str, NDArray[Any]] = {}
-        copies: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        fixed: list[View] = []
-        for name, view in launch.inputs:
-            array = view.of(self._arrays[view.buffer])
-            if self._buffers[view.buffer].is_read_by_row:
-                row = self._rows.setdefault((launch.graph, name), np.empty_like(array))
-                copies.append((row, array))
-                inputs[name] = row
-            else:
-                fixed.append(view)
-                inputs[name] = array
-        outputs = {name: view.of(self._arrays[view.buffer]) for name, view in launch.outputs}
-        key = (launch.graph, tuple(fixed), launch.outputs)
-        if key not in self._bound:
-            constant = [n for n, v in launch.inputs if self._buffers[v.buffer].role == "context"]
-            self._bound[key] = engine.bind(inputs, outputs, constant=constant)
-        run = self._bound[key]
+    def _fill(
+        self,
+        draw: Draw,
+        context: Mapping[str, NDArray[Any]],
+        tables: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        for name, buffer in self._plan.buffers:
+            if buffer.role == "noise":
+                for number, row in enumerate(self._space.rows(name)):
+                    row[...] = draw() if number else 0
+            elif buffer.is_given:
+                given = tables[name] if buffer.role == "table" else context[name]
+                if given.shape != buffer.shape or given.dtype != np.dtype(buffer.dtype):
+                    raise EngineError(
+                        f"{name} is {given.dtype}{given.shape}, the plan has {buffer}"
+                    )
+                self._space.give(name, given)
 
-        def call() -> None:
-            for row, array in copies:
-                row[...] = array
-            run()
+    def _bind(self) -> None:
+        self._bound = [self._space.bind(launch) for launch in self._plan.launches]
 
-        return call
-
-
-def check_finite(latents: Floats) -> None:
-    """Refuse a result of which nothing is usable.
-
-    Raises:
-        EngineError: a value is infinite or not a number.
-    """
-    if not np.isfinite(latents).all():
-        raise EngineError(
-            "the denoised latents are not finite, no image was made",
-            hint="use an fp32 bundle or compute precision, or another guidance scale",
-        )
+    def _unbind(self) -> None:
+        self._bound = []

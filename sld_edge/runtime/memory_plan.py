@@ -14,7 +14,7 @@ from sld_edge.engines.tensorrt.summaries import summary_for
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Graph, GraphKind
 from sld_edge.plain import plain_text, whole_number
-from sld_edge.runtime.plan import FEWEST_ROWS, Plan, advance_for, build_plan, is_context
+from sld_edge.runtime.plan import FEWEST_ROWS, Plan, build_plan
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule
 from sld_edge.runtime.steering import steer, steering_off
@@ -177,11 +177,11 @@ def plan_memory(
     loop = _loop(bundle, height, width, batch, branches, steps)
     sizes = _Sizes(bundle, height, width, {"N": 1, "R": branches, "B": batch}, library)
     buffers = {name: buffer.nbytes for name, buffer in loop.buffers}
-    context = sum(size for name, size in buffers.items() if is_context(name))
+    context = sum(buffer.nbytes for _, buffer in loop.buffers if buffer.role == "context")
     samples = buffers["momentum_0"]
     pixels = 3 * height * width
     unet = sizes.stage("denoise", "unet", buffers=sum(buffers.values()))
-    advance = _advance_weights(bundle, branches)
+    advance = _weights(bundle, bundle.graph("advance"))
     one = _Sizes(bundle, height, width, {"B": 1}, library)
     stages = [
         sizes.stage("text", "text", buffers=context),
@@ -275,7 +275,7 @@ def _loop(bundle: Bundle, height: int, width: int, batch: int, branches: int, st
         steering = steer(schedule, None, preset, guidance_scale=_ANY_SCALE, method="sld")
     return build_plan(
         bundle.graph("unet", height=height, width=width),
-        bundle.graph(advance_for(branches)),
+        bundle.graph("advance"),
         schedule=schedule,
         steering=steering,
         branches=branches,
@@ -287,10 +287,6 @@ def _weights(bundle: Bundle, graph: Graph) -> int:
     """Bytes of a graph's weight files and of the graph itself, which holds the small constants."""
     files = bundle.manifest.files
     return sum(files[name].size for name in (graph.file, *graph.weights))
-
-
-def _advance_weights(bundle: Bundle, branches: int) -> int:
-    return _weights(bundle, bundle.graph(advance_for(branches)))
 
 
 def _mb(size: int) -> str:

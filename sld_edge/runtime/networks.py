@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from msgspec import UNSET
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Engine, EngineOptions, SharedEngine
+from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.load import load
 from sld_edge.errors import BundleError, EngineError
@@ -128,10 +128,11 @@ class Networks:
         try:
             other._size = self._size
             for kind, engine in self.loaded.items():
-                if not isinstance(engine, SharedEngine):
+                try:
+                    sibling = other._observer.engine(engine.sibling())
+                except EngineError as error:
                     line = self._lines.get(kind, "")
-                    raise EngineError(f"the engine of {kind} cannot be shared ({line})")
-                sibling = other._observer.engine(engine.sibling())
+                    raise EngineError(f"the engine of {kind} cannot be shared ({line})") from error
                 other._keep(kind, other._stack.enter_context(sibling))
         except BaseException:
             other.release()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Arrays, Engine
+from sld_edge.engines.base import HOST, Arrays, Engine, Place
 from sld_edge.manifest import Graph
 
 
@@ -30,6 +30,8 @@ class WrappedEngine:
     """An engine that passes everything on. What watches one derives from it and overrides what it wants to see."""
 
     def __init__(self, engine: Engine) -> None:
+        self._given = engine
+        #: What serves: acquiring an engine may give another.
         self._engine = engine
 
     @property
@@ -42,8 +44,13 @@ class WrappedEngine:
         """What runs it and why."""
         return self._engine.description
 
+    @property
+    def places(self) -> Mapping[Place, Any]:
+        """The engine's; at the host this one is called."""
+        return {**self._engine.places, HOST: self}
+
     def __enter__(self) -> Engine:
-        self._engine.__enter__()
+        self._engine = self._given.__enter__()
         return self
 
     def __exit__(
@@ -52,7 +59,8 @@ class WrappedEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._engine.__exit__(kind, error, trace)
+        self._given.__exit__(kind, error, trace)
+        self._engine = self._given
 
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
@@ -67,6 +75,10 @@ class WrappedEngine:
     def trim(self) -> None:
         """As the engine's."""
         self._engine.trim()
+
+    def sibling(self) -> Engine:
+        """The engine's, unwatched."""
+        return self._engine.sibling()
 
 
 _NOTHING = nullcontext()

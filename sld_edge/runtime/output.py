@@ -16,7 +16,7 @@ from sld_edge import __version__
 from sld_edge.bundle import Bundle
 from sld_edge.manifest import RAW_MEAN, GraphKind
 from sld_edge.runtime.call import Call
-from sld_edge.runtime.loop import Floats
+from sld_edge.runtime.memories.space import Floats
 from sld_edge.runtime.origin import Origin, origins_of
 from sld_edge.runtime.png import recorded
 from sld_edge.runtime.request import Request

@@ -7,7 +7,7 @@ import numpy as np
 from sld_edge.engines.base import Arrays
 from sld_edge.errors import EngineError
 from sld_edge.manifest import RAW_MEAN
-from sld_edge.runtime.loop import Floats
+from sld_edge.runtime.memories.space import Floats
 from sld_edge.runtime.networks import Networks
 from sld_edge.runtime.output import Pixels
 

@@ -31,7 +31,7 @@ from sld_edge.runtime.diffusers_names import (
     step_callback,
     step_tensors,
 )
-from sld_edge.runtime.loop import Floats
+from sld_edge.runtime.memories.space import Floats
 from sld_edge.runtime.memory_plan import MemoryMode, MemoryPlan, checked_memory, plan_memory
 from sld_edge.runtime.networks import Networks
 from sld_edge.runtime.notes import Notes
@@ -39,7 +39,6 @@ from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.origin import Origin, drawn_noise, origins_of
 from sld_edge.runtime.output import expected_records, output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
-from sld_edge.runtime.plan import advance_for
 from sld_edge.runtime.precision import notes_on_precision
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
@@ -484,15 +483,14 @@ class SafePipeline(CallDefaults):
         progress: bool | None,
     ) -> Floats:
         schedule = call.schedule
-        advance = advance_for(len(call.ids))
         show = self._progress if progress is None else progress
         with (
-            self._networks.use("unet", advance) as engines,
+            self._networks.use("unet", "advance") as engines,
             self._observer.stage("denoise"),
             step_progress(schedule.evaluations, show) as step_done,
         ):
             return self._denoiser.denoise(
-                {"unet": engines["unet"], "advance": engines[advance]},
+                {"unet": engines["unet"], "advance": engines["advance"]},
                 call,
                 noise=noise,
                 context=context,

@@ -2,24 +2,24 @@
 
 A plan knows nothing of devices. An executor allocates the buffers once, fills the tables, the context and the
 noise, and runs the launches in their order; nothing is decided and nothing returns to the host on the way.
-The same plan runs on the host engines and as one CUDA graph. It depends on the schedule's length and history,
+The same plan runs on the host's engines and as one CUDA graph. It depends on the schedule's length and history,
 on how many branches each evaluation needs and on shapes only: other prompts, seeds, strengths and guidance
 scales are other contents of the same buffers.
 
-Buffers (``N`` evaluations, ``R`` branches, ``B`` samples, ``S`` rows of state, ``F`` evaluations with fresh noise):
+A port's role says which buffer it reads or writes (``N`` evaluations, ``R`` branches, ``B`` samples, ``S`` rows of
+state, ``F`` evaluations with fresh noise):
 
-===============  ======================  ==========================================================
-timesteps        float32 [N, 1]          what the network is told
-input_scales     float32 [N, 1]          factor on the sample before the network
-matrices         float32 [N, S, S + 2]   the scheduler's table, last column for the fresh noise
-settings         float32 [N, 9]          :class:`~sld_edge.runtime.guidance.Settings` of every evaluation
-noise            float32 [1 + F, B, …]   row 0 is zeros, then fresh noise in the order it is drawn
-k_00, v_00, …    [R, B, …]               cross-attention keys and values
-state_0, _1      float32 [S, B, …]       ping-pong
-momentum_0, _1   float32 [B, …]          ping-pong
-strength_0, _1   float32 [K, B]          ping-pong, K = max(R, 3) − 2; absent where ``advance`` has none
-noise_pred       float32 [max(R, 3), B, …]
-===============  ======================  ==========================================================
+==========  =========================================  ===============================================================
+role        buffer                                     what a launch sees of it
+==========  =========================================  ===============================================================
+table       the port's name, float32 [N, …]            the evaluation's row
+context     the port's name, [R, B, …]                 as many branches as the evaluation needs
+state       the port's name and _0, _1, ping-pong      all of it; ``next_x`` is the other side of ``x``
+latents     row 0 of ``state``                         [B, C, h, w]
+prediction  the port's name, float32 [max(R, 3), B, …]  the denoiser writes as many branches as the evaluation needs,
+                                                       ``advance`` reads all of them
+noise       float32 [1 + F, B, …]                      row 0 is zeros, then fresh noise in the order it is drawn
+==========  =========================================  ===============================================================
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import dtype_of
 from sld_edge.errors import InvalidInput
-from sld_edge.manifest import Graph, GraphKind
+from sld_edge.manifest import Graph, Port, PortRole
 from sld_edge.runtime.schedulers.schedule import Schedule
 from sld_edge.runtime.steering import Steering
 
@@ -45,17 +44,18 @@ _KEPT = 16
 _PLAIN_BRANCHES = 2
 #: Rows that the ``advance`` graph always has; with safety off the third holds zeros.
 FEWEST_ROWS = 3
-
-Role = Literal["table", "context", "noise", "state", "scratch"]
+#: The port of ``advance`` whose first row is the sample.
+_SAMPLE = "state"
+_NEXT = "next_"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
-    """One array at a fixed address. ``state`` and ``scratch`` buffers start as zeros at every run."""
+    """One array at a fixed address. ``state`` and ``prediction`` buffers start as zeros at every run."""
 
     shape: tuple[int, ...]
     dtype: str
-    role: Role
+    role: PortRole
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +71,11 @@ class Buffer:
     def is_read_by_row(self) -> bool:
         """Whether each evaluation reads a row of its own, so that rows may lie apart."""
         return self.role in ("table", "noise")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the host fills it before a run."""
+        return self.role in ("table", "noise", "context")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +97,17 @@ class View:
         return (*rows, *buffer.shape[1:])
 
 
+Views = tuple[tuple[str, View], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """One run of a graph: which views its inputs and outputs are."""
 
     graph: Literal["unet", "advance"]
     evaluation: int
-    inputs: tuple[tuple[str, View], ...]
-    outputs: tuple[tuple[str, View], ...]
+    inputs: Views
+    outputs: Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +116,8 @@ class Plan:
 
     buffers: tuple[tuple[str, Buffer], ...]
     launches: tuple[Launch, ...]
+    #: Where the latents are before the first evaluation.
+    start: View
     #: Where the latents are after each evaluation; the last one is the result.
     samples: tuple[View, ...]
 
@@ -115,11 +125,6 @@ class Plan:
     def evaluations(self) -> int:
         """N, how often the network runs."""
         return len(self.samples)
-
-
-def is_context(name: str) -> bool:
-    """Whether a UNet input of that name is a cross-attention layer's keys or values, ``[R, B, …]``."""
-    return name[:2] in ("k_", "v_")
 
 
 def build_plan(
@@ -134,22 +139,18 @@ def build_plan(
     """The plan of a run.
 
     Args:
-        unet: The bundle's graph, for its context inputs.
-        advance: The bundle's graph that has rows for every branch, for what it takes.
+        unet: The bundle's graph, for its ports.
+        advance: The bundle's graph, for its ports.
         schedule: Its length, history and which evaluations add noise are used, its numbers are not.
         steering: Only *when* its safety rows matter is used.
         branches: R, rows of the context.
         latent_shape: ``[B, C, h, w]``.
     """
-    context = (
-        (t.name, tuple(int(size) for size in t.shape[2:]), np.dtype(dtype_of(t)).name)
-        for t in unet.inputs
-        if is_context(t.name)
-    )
     return _planned(
-        tuple(context),
-        settings_of(advance),
-        any(tensor.name == "strength" for tensor in advance.inputs),
+        unet.inputs,
+        unet.outputs,
+        advance.inputs,
+        advance.outputs,
         rows=schedule.history + 1,
         fresh=tuple(map(int, np.flatnonzero(schedule.noise_scale))),
         used=tuple(_branches_at(i, steering, branches) for i in range(schedule.evaluations)),
@@ -160,9 +161,10 @@ def build_plan(
 
 @lru_cache(maxsize=_KEPT)
 def _planned(
-    context: tuple[tuple[str, tuple[int, ...], str], ...],
-    settings: int,
-    adaptive: bool,
+    unet_inputs: tuple[Port, ...],
+    unet_outputs: tuple[Port, ...],
+    advance_inputs: tuple[Port, ...],
+    advance_outputs: tuple[Port, ...],
     *,
     rows: int,
     fresh: tuple[int, ...],
@@ -173,84 +175,73 @@ def _planned(
     """A plan from all that it depends on; making it anew for every call would take milliseconds.
 
     Args:
-        context: Name, shape without ``[R, B]`` and type of the network's keys and values.
-        settings: Numbers of a step's settings.
-        adaptive: Whether ``advance`` keeps strengths.
         rows: S.
         fresh: Evaluations that add noise.
         used: Branches of every evaluation.
         branches, latent_shape: As in :func:`build_plan`.
     """
-    count = len(used)
+    count, predicted = len(used), max(branches, FEWEST_ROWS)
+    sizes = dict(zip(("B", "C", "h", "w"), latent_shape, strict=True))
+    sizes |= {"R": predicted, "K": predicted - _PLAIN_BRANCHES, "S": rows, "columns": rows + 2}
+    buffers: dict[str, Buffer] = {}
+    for port in (*unet_inputs, *advance_inputs):
+        shape = tuple(size if isinstance(size, int) else sizes[size] for size in port.shape)
+        if port.role == "table":
+            buffers[port.name] = _buffer(port, (count, *shape))
+        elif port.role == "noise":
+            buffers[port.name] = _buffer(port, (1 + len(fresh), *shape))
+        elif port.role == "context":
+            buffers[port.name] = _buffer(port, (branches, *shape[1:]))
+        elif port.role == "prediction":
+            buffers[port.name] = _buffer(port, shape)
+        elif port.role == "state":
+            for side in range(2):
+                buffers[f"{port.name}_{side}"] = _buffer(port, shape)
     noise_row = {index: row for row, index in enumerate(fresh, start=1)}
-    buffers: dict[str, Buffer] = {
-        "timesteps": _floats(count, 1),
-        "input_scales": _floats(count, 1),
-        "matrices": _floats(count, rows, rows + 2),
-        "settings": _floats(count, settings),
-        "noise": _floats(1 + len(fresh), *latent_shape, role="noise"),
-    }
-    for name, fixed, dtype in context:
-        shape = (branches, latent_shape[0], *fixed)
-        buffers[name] = Buffer(shape=shape, dtype=dtype, role="context")
-    for side in range(2):
-        buffers[f"state_{side}"] = _floats(rows, *latent_shape, role="state")
-        buffers[f"momentum_{side}"] = _floats(*latent_shape, role="state")
-    predicted = max(branches, FEWEST_ROWS)
-    concepts = predicted - _PLAIN_BRANCHES
-    if adaptive:
-        for side in range(2):
-            buffers[f"strength_{side}"] = _floats(concepts, latent_shape[0], role="state")
-    buffers["noise_pred"] = _floats(predicted, *latent_shape, role="scratch")
+
+    def views(ports: tuple[Port, ...], index: int, predictions: int) -> Views:
+        return tuple((port.name, view(port, index, predictions)) for port in ports)
+
+    def view(port: Port, index: int, predictions: int) -> View:
+        name, here = port.name, index % 2
+        if port.role == "latents":
+            return _row(f"{_SAMPLE}_{here}", 0)
+        if port.role == "table":
+            return _row(name, index)
+        if port.role == "noise":
+            return _row(name, noise_row.get(index, 0))
+        if port.role == "state":
+            side = 1 - here if name.startswith(_NEXT) else here
+            return _all(f"{name.removeprefix(_NEXT)}_{side}")
+        return View(buffer=name, stop=used[index] if port.role == "context" else predictions)
+
+    def _all(name: str) -> View:
+        return View(buffer=name, stop=buffers[name].shape[0])
+
     launches: list[Launch] = []
-    samples: list[View] = []
     for index in range(count):
-        here, there = index % 2, 1 - index % 2
         launches.append(
             Launch(
                 graph="unet",
                 evaluation=index,
-                inputs=(
-                    ("latents", _row(f"state_{here}", 0)),
-                    ("input_scale", _row("input_scales", index)),
-                    ("timestep", _row("timesteps", index)),
-                    *((name, View(buffer=name, stop=used[index])) for name, _, _ in context),
-                ),
-                outputs=(("noise_pred", View(buffer="noise_pred", stop=used[index])),),
+                inputs=views(unet_inputs, index, used[index]),
+                outputs=views(unet_outputs, index, used[index]),
             )
         )
         launches.append(
             Launch(
                 graph="advance",
                 evaluation=index,
-                inputs=(
-                    ("noise_pred", View(buffer="noise_pred", stop=predicted)),
-                    ("state", View(buffer=f"state_{here}", stop=rows)),
-                    ("momentum", View(buffer=f"momentum_{here}", stop=latent_shape[0])),
-                    ("noise", _row("noise", noise_row.get(index, 0))),
-                    ("matrix", _row("matrices", index)),
-                    ("settings", _row("settings", index)),
-                    *_if(adaptive, "strength", f"strength_{here}", concepts),
-                ),
-                outputs=(
-                    ("next_state", View(buffer=f"state_{there}", stop=rows)),
-                    ("next_momentum", View(buffer=f"momentum_{there}", stop=latent_shape[0])),
-                    *_if(adaptive, "next_strength", f"strength_{there}", concepts),
-                ),
+                inputs=views(advance_inputs, index, predicted),
+                outputs=views(advance_outputs, index, predicted),
             )
         )
-        samples.append(_row(f"state_{there}", 0))
-    return Plan(buffers=tuple(buffers.items()), launches=tuple(launches), samples=tuple(samples))
-
-
-def advance_for(branches: int) -> GraphKind:
-    """The graph that advances so many branches."""
-    return "advance" if branches <= FEWEST_ROWS else "advance_many"
-
-
-def settings_of(advance: Graph) -> int:
-    """How many numbers an ``advance`` graph takes for a step: 9, or 6 in bundles before version 3."""
-    return next(int(tensor.shape[0]) for tensor in advance.inputs if tensor.name == "settings")
+    return Plan(
+        buffers=tuple(buffers.items()),
+        launches=tuple(launches),
+        start=_row(f"{_SAMPLE}_0", 0),
+        samples=tuple(_row(f"{_SAMPLE}_{1 - index % 2}", 0) for index in range(count)),
+    )
 
 
 def tables_for(
@@ -259,11 +250,13 @@ def tables_for(
     """Contents of the ``table`` buffers."""
     column = np.zeros((*schedule.matrices.shape[:2], 1))
     column[:, 0, 0] = schedule.noise_scale
+    # Bundles made before the adaptive method take fewer settings: what they know comes first.
+    settings = next(int(port.shape[0]) for port in advance.inputs if port.name == "settings")
     tables = {
-        "timesteps": schedule.timesteps[:, None],
-        "input_scales": schedule.input_scale[:, None],
-        "matrices": np.concatenate([schedule.matrices, column], axis=2),
-        "settings": steering.settings[:, : settings_of(advance)],
+        "timestep": schedule.timesteps[:, None],
+        "input_scale": schedule.input_scale[:, None],
+        "matrix": np.concatenate([schedule.matrices, column], axis=2),
+        "settings": steering.settings[:, :settings],
     }
     return {name: np.ascontiguousarray(table, dtype=np.float32) for name, table in tables.items()}
 
@@ -276,13 +269,8 @@ def _branches_at(index: int, steering: Steering, branches: int) -> int:
     return branches if steering.matters_at(index) else _PLAIN_BRANCHES
 
 
-def _if(present: bool, name: str, buffer: str, rows: int) -> tuple[tuple[str, View], ...]:
-    """A port of a launch that only some graphs have."""
-    return ((name, View(buffer=buffer, stop=rows)),) if present else ()
-
-
-def _floats(*shape: int, role: Role = "table") -> Buffer:
-    return Buffer(shape=shape, dtype="float32", role=role)
+def _buffer(port: Port, shape: tuple[int, ...]) -> Buffer:
+    return Buffer(shape=shape, dtype=port.dtype, role=port.role)
 
 
 def _row(buffer: str, index: int) -> View:

@@ -16,7 +16,8 @@ from sld_edge.bundle import Bundle
 from sld_edge.calibration.config import CalibrationConfig
 from sld_edge.calibration.ranges import Range, RangeRecorder
 from sld_edge.errors import CalibrationError, InvalidInput
-from sld_edge.manifest import VERSION, Int8
+from sld_edge.manifest import Int8
+from sld_edge.manifest_versions import VERSION
 from tests.calibration.conftest import QUICK
 from tests.likeness import psnr
 

@@ -40,7 +40,14 @@ def network(tmp_path: Path) -> Network:
         folder = tmp_path / kind
         with quietly(kind), quiet_torch(), torch.no_grad():
             write = getattr(random_checkpoint, f"_write_{kind}")
-            write(folder, ARCHITECTURES["tiny"], torch.float32, 0, options, make=random_checkpoint.by_torch)
+            write(
+                folder,
+                ARCHITECTURES["tiny"],
+                torch.float32,
+                0,
+                options,
+                make=random_checkpoint.by_torch,
+            )
             return _class_of(kind).from_pretrained(folder).eval().requires_grad_(False)
 
     return make

@@ -45,7 +45,6 @@ def test_the_manifest_says_what_it_was_made_from(tiny_bundle: Path, tiny_checkpo
         "decode",
         "safety",
         "advance",
-        "advance_many",
     }
     for graph in manifest.graphs:
         assert 0.0 <= graph.check.max_abs_error <= graph.check.tolerance, graph.file

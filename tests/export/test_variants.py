@@ -23,7 +23,8 @@ from sld_edge.export import variants
 from sld_edge.export.card import card_from_manifest
 from sld_edge.export.config import ExportConfig
 from sld_edge.export.export_bundle import export_bundle
-from sld_edge.manifest import UNCHECKED, Check, Graph, json_from_manifest
+from sld_edge.manifest import UNCHECKED, Check, Graph
+from sld_edge.manifest_json import json_from_manifest
 from sld_edge.passes.onnxruntime_cuda import CHANNELS_LAST, FUSED
 from tests.export.conftest import QuickType, Shell
 from tests.likeness import psnr
@@ -82,7 +83,7 @@ def test_the_variants_of_an_unchecked_graph_are_unchecked(
 
 
 def test_other_graphs_have_no_variants(tiny_bundle: Path) -> None:
-    for kind in ("text", "safety", "advance", "advance_many"):
+    for kind in ("text", "safety", "advance"):
         assert graph_of(tiny_bundle, kind).variants == {}
 
 

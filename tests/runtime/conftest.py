@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from sld_edge.bundle import Bundle
-from sld_edge.manifest import Policy, json_from_manifest
+from sld_edge.manifest import Policy
+from sld_edge.manifest_json import json_from_manifest
 
 
 @pytest.fixture

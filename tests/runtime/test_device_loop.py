@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 
 from sld_edge import Generator, SafePipeline
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Arrays, EngineOptions, check_arrays, dtype_of, empty_outputs
+from sld_edge.engines.base import HOST, Arrays, EngineOptions, check_arrays, dtype_of, empty_outputs
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.device import DeviceEngine
 from sld_edge.engines.load import load
 from sld_edge.errors import EngineError
 from sld_edge.manifest import Graph
-from sld_edge.runtime.device_loop import DeviceLoop
+from sld_edge.runtime.loop import Loop
 from sld_edge.runtime.loop_cache import LoopCache
+from sld_edge.runtime.memories.cuda import CudaSpace, Layout
 from sld_edge.runtime.noise import randn_for
 from tests.engines.cuda.simulated import SimulatedDriver, Status
 from tests.engines.onnxruntime.simulated import WARM_UP, SimulatedOnnxRuntime
@@ -85,18 +86,17 @@ class Card:
             return EngineOptions(backend="onnxruntime", provider="cuda")
         return EngineOptions(backend="tensorrt-rtx" if "rtx" in self.library else "tensorrt")
 
-    def engines(self, run: Run, session: CudaSession) -> dict[str, DeviceEngine]:
-        kinds = {"unet": "unet", "advance": "advance" if run.branches <= 3 else "advance_many"}
+    def engines(self, session: CudaSession) -> dict[str, DeviceEngine]:
         found: dict[str, DeviceEngine] = {}
-        for name, kind in kinds.items():
+        for kind in ("unet", "advance"):
             size = {"height": 64, "width": 64} if kind == "unet" else {}
             graph = self.bundle.graph(kind, **size)  # type: ignore[arg-type]  # a kind by its name
             # The neutral form has the host's very bits.
             graph = msgspec.structs.replace(graph, variants={})
             acquired = self.stack.enter_context(load(self.bundle, graph, self.options, session))
-            if not isinstance(acquired, DeviceEngine):
+            if session not in acquired.places:
                 raise EngineError(f"it was opened elsewhere: {acquired.description}")
-            found[name] = acquired
+            found[kind] = acquired.places[session]
         return found
 
     def session(self) -> CudaSession:
@@ -140,7 +140,7 @@ ONNXRUNTIME = pytest.mark.parametrize("card", [ORT], indirect=True)
 
 
 def device_loop(
-    loop: DeviceLoop, run: Run, seed: int = 3, watch_every: int = 0, guidance: float = 7.5
+    loop: Loop, run: Run, seed: int = 3, watch_every: int = 0, guidance: float = 7.5
 ) -> list[NDArray[np.float32]]:
     generator = Generator(seed)
     noise = randn_for(run.shape, generator)
@@ -156,7 +156,7 @@ def device_loop(
 
 
 def assert_equal(card: Card, run: Run) -> None:
-    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+    with Loop(run.plan(), card.engines(card.session()), CudaSpace) as loop:
         want = planned_loop(run, Generator(3))
         (first,) = device_loop(loop, run)
         assert loop.description.startswith("one CUDA graph of")
@@ -202,7 +202,7 @@ def test_fresh_noise_is_drawn_in_order(
 def test_an_image_is_one_launch_and_one_wait(card: Card, pipe: SafePipeline) -> None:
     """New prompts, seeds, strengths and guidance scales need no new capture either."""
     run = run_of(pipe, "pndm", CONFIGS["medium"], 1)
-    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+    with Loop(run.plan(), card.engines(card.session()), CudaSpace) as loop:
         device_loop(loop, run)
         before = card.driver.calls.copy()
         for seed, preset, guidance in ((4, "medium", 7.5), (5, "strong", 9.0), (6, "max", 3.0)):
@@ -219,24 +219,12 @@ def test_an_image_is_one_launch_and_one_wait(card: Card, pipe: SafePipeline) -> 
 
 
 def host_latents(run: Run, seed: int, guidance: float) -> NDArray[np.float32]:
-    from sld_edge.runtime.loop import HostLoop
-
-    generator = Generator(seed)
-    tables = run.tables(guidance)
-    loop = HostLoop(
-        run.plan(),
-        {"unet": run.pipe._networks.loaded["unet"], "advance": run.advance},
-        context=run.context,
-        tables=tables,
-    )
-    noise = randn_for(run.shape, generator)
-    steps = loop.run(noise, run.schedule.init_noise_sigma, lambda: randn_for(run.shape, generator))
-    return [latents for _, _, latents in steps][-1]
+    return planned_loop(run, Generator(seed), guidance)[-1]
 
 
 def test_a_watched_run_waits_at_the_watched_steps_only(card: Card, pipe: SafePipeline) -> None:
     run = run_of(pipe, "ddim", CONFIGS["strong"], 1, steps=10)
-    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+    with Loop(run.plan(), card.engines(card.session()), CudaSpace) as loop:
         before = card.driver.calls["cuStreamSynchronize"]
         assert len(device_loop(loop, run, watch_every=4)) == 4  # after 0, 4, 8 and at the end
         assert card.driver.calls["cuStreamSynchronize"] - before == 4
@@ -244,7 +232,7 @@ def test_a_watched_run_waits_at_the_watched_steps_only(card: Card, pipe: SafePip
 
 
 def using(cache: LoopCache, engines: dict[str, DeviceEngine], run: Run) -> str:
-    with cache.loop(run.plan(), engines) as loop:
+    with cache.loop(run.plan(), engines, CudaSpace) as loop:
         device_loop(loop, run)
         return loop.description
 
@@ -260,7 +248,7 @@ def test_another_plan_or_shape_is_captured_anew_and_few_are_kept(
         run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=6),
         run_of(pipe, "ddim", CONFIGS["medium"], 2, steps=5),
     )
-    engines = card.engines(medium, card.session())
+    engines = card.engines(card.session())
     order = [medium, strong, longer, medium, wider, medium, longer]
     for run, expected in zip(order, [1, 1, 2, 2, 3, 3, 4], strict=True):
         using(cache, engines, run)
@@ -274,7 +262,7 @@ def test_another_plan_or_shape_is_captured_anew_and_few_are_kept(
 def test_scratch_memory_that_moved_means_a_new_capture(card: Card, pipe: SafePipeline) -> None:
     run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=5)
     session = card.session()
-    with DeviceLoop(run.plan(), card.engines(run, session)) as loop:
+    with Loop(run.plan(), card.engines(session), CudaSpace) as loop:
         (first,) = device_loop(loop, run)
         session.scratch.reserve(1 << 20, what="something greedy")
         (second,) = device_loop(loop, run)
@@ -305,7 +293,7 @@ REFUSALS: dict[str, tuple[Callable[[Card], None], str]] = {
 def assert_plain_and_equal(card: Card, pipe: SafePipeline, why: str, preset: str = "medium") -> None:  # fmt: skip
     """Two runs of one plan: enqueued plainly, with the reason, and with the host's result."""
     run = run_of(pipe, "ddim", CONFIGS[preset], 1, steps=5)
-    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+    with Loop(run.plan(), card.engines(card.session()), CudaSpace) as loop:
         for _ in range(2):
             (latents,) = device_loop(loop, run)
             np.testing.assert_array_equal(latents, planned_loop(run, Generator(3))[-1])
@@ -344,7 +332,7 @@ def test_a_graph_whose_kernels_are_given_up_is_found_out(card: Card, pipe: SafeP
     """Two branches, then three: the session adapts to each, and what was recorded of the other is lost."""
     card.ort.forgets = True
     run = run_of(pipe, "ddim", CONFIGS["weak"], 1, steps=17)
-    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+    with Loop(run.plan(), card.engines(card.session()), CudaSpace) as loop:
         for _ in range(2):
             (latents,) = device_loop(loop, run)
             np.testing.assert_array_equal(latents, planned_loop(run, Generator(3))[-1])
@@ -361,8 +349,11 @@ def test_a_kept_graph_is_proven_again_after_launches_of_other_shapes(
     card.ort.forgets = True
     one = run_of(pipe, "ddim", CONFIGS["max"], 1, steps=4)
     two = run_of(pipe, "ddim", CONFIGS["max"], 2, steps=4)
-    engines = card.engines(one, card.session())
-    with DeviceLoop(one.plan(), engines) as first, DeviceLoop(two.plan(), engines) as second:
+    engines = card.engines(card.session())
+    with (
+        Loop(one.plan(), engines, CudaSpace) as first,
+        Loop(two.plan(), engines, CudaSpace) as second,
+    ):
         for loop, run, captured in (
             (first, one, True),
             (first, one, True),
@@ -378,7 +369,7 @@ def test_a_kept_graph_is_proven_again_after_launches_of_other_shapes(
 @ONNXRUNTIME
 def test_a_graph_of_several_shapes_is_compared_once(card: Card, pipe: SafePipeline) -> None:
     run = run_of(pipe, "ddim", CONFIGS["weak"], 1, steps=17)
-    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+    with Loop(run.plan(), card.engines(card.session()), CudaSpace) as loop:
         device_loop(loop, run)
         before = card.driver.calls["cuGraphLaunch"]
         device_loop(loop, run, seed=4)
@@ -405,7 +396,7 @@ def test_without_the_stream_the_session_copies_and_says_why(
     graph = card.bundle.graph("unet", height=64, width=64)
     graph = msgspec.structs.replace(graph, variants={})
     with load(card.bundle, graph, card.options, session) as engine:
-        assert not isinstance(engine, DeviceEngine)
+        assert list(engine.places) == [HOST]
         assert "CUDAExecutionProvider, fp32" in engine.description
         reason = said.get(why, "onnxruntime failed in unet (the stream was refused)")
         assert f"copied at every run: {reason}" in engine.description
@@ -417,11 +408,10 @@ def test_without_the_stream_the_session_copies_and_says_why(
 
 
 @ONNXRUNTIME
-def test_what_is_bound_does_not_outlive_the_engine(card: Card, pipe: SafePipeline) -> None:
-    run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=2)
+def test_what_is_bound_does_not_outlive_the_engine(card: Card) -> None:
     with ExitStack() as stack:
         outer, card.stack = card.stack, stack
-        engine = card.engines(run, card.session())["unet"]
+        engine = card.engines(card.session())["unet"]
         inputs = ones_for(engine.graph)
         outputs = {name: array.copy() for name, array in engine.run(inputs).items()}
         bound = engine.bind(inputs, outputs)
@@ -439,10 +429,10 @@ def scene(card: Card, run: Run) -> None:
     cache = LoopCache()
     with ExitStack() as stack:
         card.stack = stack
-        engines = card.engines(run, card.session())
+        engines = card.engines(card.session())
         stack.callback(cache.close)
         for watch_every in (0, 0, 2):
-            with cache.loop(run.plan(), engines) as loop:
+            with cache.loop(run.plan(), engines, CudaSpace) as loop:
                 device_loop(loop, run, watch_every=watch_every)
 
 
@@ -475,7 +465,7 @@ def test_a_lasting_device_error_releases_everything(card: Card, pipe: SafePipeli
     cache = LoopCache()
     with ExitStack() as stack:
         card.stack = stack
-        engines = card.engines(run, card.session())
+        engines = card.engines(card.session())
         using(cache, engines, run)
         card.driver.sticky = Status.CUDA_ERROR_ILLEGAL_ADDRESS
         with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
@@ -486,9 +476,9 @@ def test_a_lasting_device_error_releases_everything(card: Card, pipe: SafePipeli
 
 def test_out_of_memory_says_what_would_fit(card: Card, pipe: SafePipeline) -> None:
     run = run_of(pipe, "ddim", CONFIGS["medium"], 3, steps=5)
-    engines = card.engines(run, card.session())
-    loop = DeviceLoop(run.plan(), engines)
-    card.driver.total = card.driver.used() + loop._layout.size * 3 // 4
+    engines = card.engines(card.session())
+    loop = Loop(run.plan(), engines, CudaSpace)
+    card.driver.total = card.driver.used() + Layout(run.plan()).size * 3 // 4
     with pytest.raises(
         EngineError, match=r"needs [\d.]+ MB, [\d.]+ of [\d.]+ MB are free.*2 of these 3"
     ):
@@ -501,11 +491,11 @@ def test_out_of_memory_says_what_would_fit(card: Card, pipe: SafePipeline) -> No
 def test_a_kept_loop_gives_way_to_a_new_one(card: Card, pipe: SafePipeline) -> None:
     small = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=5)
     large = run_of(pipe, "ddim", CONFIGS["medium"], 2, steps=5)
-    engines = card.engines(small, card.session())
+    engines = card.engines(card.session())
     cache = LoopCache()
     card.stack.callback(cache.close)
     using(cache, engines, small)
-    room = DeviceLoop(large.plan(), engines)._layout.size
+    room = Layout(large.plan()).size
     card.driver.total = card.driver.used() + room - 1
     assert using(cache, engines, large).startswith("one CUDA graph")
     assert len(cache) == 1
@@ -514,11 +504,11 @@ def test_a_kept_loop_gives_way_to_a_new_one(card: Card, pipe: SafePipeline) -> N
 def test_latents_that_are_not_finite_are_refused(card: Card, pipe: SafePipeline) -> None:
     run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=3)
     cache = LoopCache()
-    engines = card.engines(run, card.session())
+    engines = card.engines(card.session())
     run.context = {name: np.full_like(array, np.nan) for name, array in run.context.items()}
     with (
         pytest.raises(EngineError, match="not finite"),
-        cache.loop(run.plan(), engines) as loop,
+        cache.loop(run.plan(), engines, CudaSpace) as loop,
     ):
         device_loop(loop, run)
     assert len(cache) == 0
@@ -527,7 +517,7 @@ def test_latents_that_are_not_finite_are_refused(card: Card, pipe: SafePipeline)
 def test_a_context_of_another_shape_is_refused(card: Card, pipe: SafePipeline) -> None:
     run = run_of(pipe, "ddim", CONFIGS["medium"], 1, steps=3)
     other = run_of(pipe, "ddim", CONFIGS["medium"], 2, steps=3)
-    with DeviceLoop(run.plan(), card.engines(run, card.session())) as loop:
+    with Loop(run.plan(), card.engines(card.session()), CudaSpace) as loop:
         run.context = other.context
         with pytest.raises(EngineError, match="the plan has"):
             device_loop(loop, run)
@@ -560,7 +550,7 @@ def test_a_thousand_runs_do_not_grow(card: Card, pipe: SafePipeline) -> None:
     for graph in card.bundle.manifest.graphs:
         card.trt.runners[graph.file] = Zeros(graph)  # type: ignore[assignment]  # all that is called
     cache = LoopCache()
-    engines = card.engines(runs[0], card.session())
+    engines = card.engines(card.session())
     card.stack.callback(cache.close)
     seen = []
     for number in range(1000):

@@ -22,7 +22,7 @@ from sld_edge.runtime.observe import Observer, WrappedEngine
 #: What may be loaded together.
 STAGES: list[set[GraphKind]] = [
     {"text"},
-    {"unet", "advance", "advance_many"},
+    {"unet", "advance"},
     {"decode"},
     {"safety"},
 ]

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from sld_edge import Generator, SafePipeline, SafetyConfig
 from sld_edge.engines.base import Engine
 from sld_edge.manifest import Graph
-from sld_edge.runtime.loop import HostLoop
+from sld_edge.runtime.loop import Loop
+from sld_edge.runtime.memories.host import HostSpace
 from sld_edge.runtime.noise import randn_for
-from sld_edge.runtime.plan import Plan, advance_for, build_plan, tables_for
+from sld_edge.runtime.plan import Plan, build_plan, tables_for
 from sld_edge.runtime.safety import PRESETS, Method
 from sld_edge.runtime.schedulers import Schedule, build_schedule, scheduler_names
 from sld_edge.runtime.steering import Steering, steer, steering_off
@@ -70,8 +71,8 @@ class Run:
 
     @property
     def advance(self) -> Engine:
-        with self.pipe._networks.use(advance_for(self.branches)) as engines:
-            return engines[advance_for(self.branches)]
+        with self.pipe._networks.use("advance") as engines:
+            return engines["advance"]
 
     def plan(self) -> Plan:
         return build_plan(
@@ -151,17 +152,24 @@ def ordinary_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
     return samples
 
 
-def planned_loop(run: Run, generator: Generator) -> list[NDArray[np.float32]]:
+def host_loop(run: Run) -> Loop:
     engines = {"unet": run.pipe._networks.loaded["unet"], "advance": run.advance}
-    loop = HostLoop(
-        run.plan(),
-        engines,
-        context=run.context,
-        tables=run.tables(),
-    )
+    return Loop(run.plan(), engines, HostSpace)
+
+
+def planned_loop(
+    run: Run, generator: Generator, guidance: float = 7.5
+) -> list[NDArray[np.float32]]:
     noise = randn_for(run.shape, generator)
-    steps = loop.run(noise, run.schedule.init_noise_sigma, lambda: randn_for(run.shape, generator))
-    return [latents.copy() for _, _, latents in steps]
+    with host_loop(run) as loop:
+        steps = loop.run(
+            noise,
+            run.schedule.init_noise_sigma,
+            lambda: randn_for(run.shape, generator),
+            context=run.context,
+            tables=run.tables(guidance),
+        )
+        return [latents.copy() for _, _, latents in steps]
 
 
 def assert_equal(run: Run) -> None:
@@ -210,18 +218,21 @@ def test_fresh_noise_of_ddim_is_drawn_in_order(pipe: SafePipeline) -> None:
 
 def test_a_second_run_of_the_same_buffers_starts_clean(pipe: SafePipeline) -> None:
     run = run_of(pipe, "lms", CONFIGS["max"], 1)
-    loop = HostLoop(
-        run.plan(),
-        {"unet": pipe._networks.loaded["unet"], "advance": run.advance},
-        context=run.context,
-        tables=run.tables(),
-    )
+    other = {name: array + np.float32(0.1) for name, array in run.context.items()}
     noise = Generator(5).randn(run.shape)
-    first, second = (
-        [x.copy() for _, _, x in loop.run(noise, run.schedule.init_noise_sigma, lambda: noise)]
-        for _ in range(2)
-    )
+    with host_loop(run) as loop:
+        first, between, second = (
+            [
+                x.copy()
+                for _, _, x in loop.run(
+                    noise, run.schedule.init_noise_sigma, lambda: noise,
+                    context=context, tables=run.tables(),
+                )
+            ]
+            for context in (run.context, other, run.context)
+        )  # fmt: skip
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[-1], between[-1])
 
 
 def graph_of(pipe: SafePipeline) -> Graph:
@@ -237,7 +248,7 @@ def plan_for(
 ) -> Plan:
     schedule = schedule_of(steps)
     shape = (batch, *SHAPE)
-    advance = pipe.bundle.graph(advance_for(rows))
+    advance = pipe.bundle.graph("advance")
     return build_plan(
         graph_of(pipe),
         advance,

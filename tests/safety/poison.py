@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from sld_edge.bundle import Bundle, file_from_path
-from sld_edge.manifest import json_from_manifest
+from sld_edge.manifest_json import json_from_manifest
 
 
 def poison(folder: Path, graph: str, part: str, value: float) -> None:

@@ -19,7 +19,8 @@ from sld_edge.bench.tinyworld import ambiguous, benign, detect, explicit, read
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import EngineOptions
 from sld_edge.errors import InvalidInput, PolicyError
-from sld_edge.manifest import Policy, json_from_manifest
+from sld_edge.manifest import Policy
+from sld_edge.manifest_json import json_from_manifest
 
 pytestmark = pytest.mark.slow
 

@@ -122,10 +122,10 @@ def cases_on_cpu(bundle: Bundle, shape: Shape) -> Iterator[GraphCase]:
         "state": normal(schedule.history + 1, *latents),
         "momentum": normal(*latents),
         "noise": normal(*latents),
-        "matrix": tables["matrices"][-1],
+        "matrix": tables["matrix"][-1],
         "settings": tables["settings"][-1],
     }
-    if any(tensor.name == "strength" for tensor in graph.inputs):
+    if any(port.name == "strength" for port in graph.inputs):
         advance["strength"] = np.zeros((1, latents[0]), np.float32)
     yield case("advance", {"noise_pred": unet.outputs["noise_pred"][:FEWEST_ROWS], **advance})
     decode = case("decode", {"latents": normal(1, *latents[1:])})

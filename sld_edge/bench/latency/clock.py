@@ -7,7 +7,7 @@ started, on whichever device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,9 +15,6 @@ import msgspec
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import Arrays, Engine
-from sld_edge.engines.cuda.memory import DeviceArray
-from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.engines.device import DeviceEngine, Enqueue
 from sld_edge.runtime.observe import Observer, WrappedEngine
 
 #: Stages of an image that sum up to its time, in running order, and what they are.
@@ -87,18 +84,15 @@ class StageClock(Observer):
 
 
 class TimedEngine(WrappedEngine):
-    """An engine whose calls leave a span; everything else is passed on."""
+    """An engine whose calls leave a span; everything else is passed on.
+
+    What is put on a device's stream takes the host no time, and what that takes is not seen.
+    """
 
     def __init__(self, engine: Engine, spans: list[Span]) -> None:
         super().__init__(engine)
         self._spans = spans
-        self._name = f"graph:{engine.graph.kind.removesuffix('_many')}"
-
-    def __enter__(self) -> Engine:
-        self._engine = self._engine.__enter__()
-        if isinstance(self._engine, DeviceEngine):
-            return TimedDeviceEngine(self._engine, self._spans)
-        return self
+        self._name = f"graph:{engine.graph.kind}"
 
     def bind(
         self, inputs: Arrays, outputs: Arrays, *, constant: Collection[str] = ()
@@ -123,43 +117,6 @@ class TimedEngine(WrappedEngine):
             append(Span(name, start, clock()))
 
         return timed
-
-
-class TimedDeviceEngine(TimedEngine):
-    """An engine on a device: what is put on its stream takes the host no time, and what that takes is not seen."""
-
-    def __init__(self, engine: DeviceEngine, spans: list[Span]) -> None:
-        super().__init__(engine, spans)
-        self._on_device = engine
-
-    def __enter__(self) -> TimedDeviceEngine:
-        self._on_device.__enter__()
-        return self
-
-    @property
-    def session(self) -> CudaSession:
-        """The device and its stream."""
-        return self._on_device.session
-
-    @property
-    def warm_up_runs(self) -> int:
-        """As the engine's."""
-        return self._on_device.warm_up_runs
-
-    @property
-    def adaptations(self) -> int:
-        """As the engine's."""
-        return self._on_device.adaptations
-
-    def bind_device(
-        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
-    ) -> Enqueue:
-        """As the engine's."""
-        return self._on_device.bind_device(inputs, outputs)
-
-    def refuses_capture(self) -> str:
-        """As the engine's."""
-        return self._on_device.refuses_capture()
 
 
 def run_from_spans(spans: list[Span], total: float) -> Run:

@@ -22,15 +22,8 @@ from sld_edge.bundle import (
 from sld_edge.errors import ImageFileError, InvalidInput
 from sld_edge.export.card import card_from_manifest
 from sld_edge.export.target import check_target, claimed
-from sld_edge.manifest import (
-    VERSION,
-    Gate,
-    LowPrecision,
-    Manifest,
-    Policy,
-    Safety,
-    json_from_manifest,
-)
+from sld_edge.manifest import Gate, LowPrecision, Manifest, Policy, Safety
+from sld_edge.manifest_json import json_from_manifest
 from sld_edge.signing import SIGNATURE_NAME
 
 #: Prompts under which fewer pictures are unsafe in fp32, whatever the setting, cannot show that more would be seen.
@@ -156,7 +149,7 @@ def write_copy(bundle: Bundle, out: Path, gates: Sequence[Gate]) -> Bundle:
     fresh = {gate.precision for gate in gates}
     old = () if manifest.gates is msgspec.UNSET else manifest.gates
     kept = tuple(gate for gate in old if gate.precision not in fresh)
-    manifest = msgspec.structs.replace(manifest, version=VERSION, gates=(*kept, *gates))
+    manifest = msgspec.structs.replace(manifest, gates=(*kept, *gates))
     # A signature is of the manifest's very bytes: the copy must be signed again.
     left_out = shutil.ignore_patterns(CACHE_NAME, SIGNATURE_NAME)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -24,7 +24,7 @@ class CaptureRefused(EngineError):
 
 
 class CudaSession:
-    """Opened by its first user, closed by its last; before and after, it holds nothing.
+    """A place of arrays; opened by its first user, closed by its last, before and after it holds nothing.
 
     Args:
         driver: Bindings of the CUDA driver; None imports cuda-bindings when the session is opened.
@@ -42,6 +42,11 @@ class CudaSession:
         self._stream: Any = None
         self._device: Device | None = None
         self._scratch: Scratch | None = None
+
+    @property
+    def kind(self) -> Literal["cuda"]:
+        """Memory of a CUDA device."""
+        return "cuda"
 
     def __enter__(self) -> CudaSession:
         with self._lock:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.engines.base import Arrays, not_loaded
+from sld_edge.engines.base import HOST, Arrays, Place, not_loaded
 from sld_edge.engines.cuda.hosted import HostedRuns
 from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
@@ -76,6 +76,11 @@ class OnStreamEngine:
         """How often the session's kernels, which know the latest shapes only, saw others."""
         return self._held.changes
 
+    @property
+    def places(self) -> dict[Place, Any]:
+        """The device, then the host."""
+        return {self.session: self, HOST: self}
+
     def __enter__(self) -> OnStreamEngine:
         return self
 
@@ -111,6 +116,14 @@ class OnStreamEngine:
 
     def trim(self) -> None:
         """Nothing to do: ONNX Runtime keeps its arena with the session, and a captured graph refers to it."""
+
+    def sibling(self) -> NoReturn:
+        """Refused: runs share the session's stream.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError(f"an engine of {self.graph.kind} on a device's stream cannot be shared")
 
     def bind_device(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import (
+    HOST,
     Arrays,
     Engine,
+    Place,
     Recipe,
     check_arrays,
     check_binding,
@@ -20,15 +22,14 @@ from sld_edge.engines.base import (
     not_loaded,
 )
 from sld_edge.engines.cores import usable_cores
+from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.half_range import BEYOND_HALF, fits_half
 from sld_edge.engines.onnxruntime.on_stream import OnStreamEngine, failed_in
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
 from sld_edge.engines.openvino.linked import file_with_weights_beside
 from sld_edge.errors import EngineError, MissingDependency, one_line
+from sld_edge.kinds import KINDS
 from sld_edge.manifest import Graph
-
-#: Too little work for a thread pool: waking it costs more than it saves.
-_SINGLE_THREADED = ("advance", "advance_many")
 
 
 class OnnxRuntimeEngine:
@@ -57,6 +58,11 @@ class OnnxRuntimeEngine:
         if self._on_stream is not None:
             return self._on_stream.description
         return self._line(self._provider) if self._provider else "onnxruntime, not loaded"
+
+    @property
+    def places(self) -> dict[Place, Any]:
+        """The host."""
+        return {HOST: self}
 
     def __enter__(self) -> Engine:
         """This engine; on a card another one, whose arrays may stay there."""
@@ -150,8 +156,8 @@ class OnnxRuntimeEngine:
         return self._session
 
     def _threads(self) -> int:
-        if self.graph.kind in _SINGLE_THREADED:
-            return 1
+        if KINDS[self.graph.kind].beside_denoiser:
+            return 1  # too little work for a thread pool: waking it costs more than it saves
         return self._recipe.options.threads or usable_cores()
 
     def _line(self, provider: Provider, *more: str) -> str:
@@ -213,7 +219,7 @@ class OnnxRuntimeEngine:
         try:
             self._on_stream = OnStreamEngine(
                 self.graph,
-                self._recipe.session,
+                self._recipe.session or CudaSession(),
                 lambda more: self._session_on(onnxruntime, provider, file, more),
                 self._line(provider, "on the pipeline's stream"),
             )

@@ -9,7 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import (
+    HOST,
     Arrays,
+    Place,
     Recipe,
     check_arrays,
     check_binding,
@@ -56,6 +58,11 @@ class OpenVinoEngine:
     def description(self) -> str:
         """Library, device, precision and threads."""
         return self._line if self._request is not None else "openvino, not loaded"
+
+    @property
+    def places(self) -> dict[Place, Any]:
+        """The host."""
+        return {HOST: self}
 
     def __enter__(self) -> OpenVinoEngine:
         if self._request is None:

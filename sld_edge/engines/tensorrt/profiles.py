@@ -13,8 +13,8 @@ from sld_edge.manifest import Graph, Shape
 Profile = Mapping[str, tuple[tuple[int, ...], ...]]
 #: Rows of scheduler state: one (DDIM) to the most that a multistep scheduler keeps, two being usual.
 _STATE_ROWS = (1, 2, 8)
-#: ``advance`` takes exactly three branches, more are ``advance_many``'s.
-_BRANCHES_OF_ADVANCE = 3
+#: Rows that ``advance`` always has.
+_FEWEST_ROWS = 3
 #: Branches that hold no safety concept: unconditional and prompt.
 _PLAIN_BRANCHES = 2
 
@@ -103,7 +103,6 @@ def _wanted(
         elif graph.kind in ("decode", "safety"):
             result.append(("", {"B": _fixed(1)}))
         else:
-            many = graph.kind == "advance_many"
             rows = {
                 "S": _STATE_ROWS,
                 "columns": (_STATE_ROWS[0] + 2, _STATE_ROWS[1] + 2, _STATE_ROWS[2] + 2),
@@ -113,14 +112,10 @@ def _wanted(
                 "w": _fixed(shape.width // model.vae_scale_factor),
             }
             name = f"-{shape.height}x{shape.width}-b{shape.batch}"
-            if many:
-                result += [
-                    (f"{name}-r{r}", {**rows, "R": _fixed(r), "K": _fixed(r - _PLAIN_BRANCHES)})
-                    for r in branches
-                    if r > _BRANCHES_OF_ADVANCE
-                ]
-            else:
-                result.append((name, rows))
+            result += [
+                (f"{name}-r{r}", {**rows, "R": _fixed(r), "K": _fixed(r - _PLAIN_BRANCHES)})
+                for r in sorted({max(r, _FEWEST_ROWS) for r in branches})
+            ]
     return result
 
 

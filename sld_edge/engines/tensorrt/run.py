@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import (
+    HOST,
     Arrays,
+    Place,
     Recipe,
     not_loaded,
 )
@@ -48,6 +50,8 @@ class TensorRtEngine:
         self, recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: bool
     ) -> None:
         self._recipe = recipe
+        #: The device and its stream.
+        self.session = CudaSession() if recipe.session is None else recipe.session
         self._bundle = bundle
         self._name = name
         self._may_build = may_build
@@ -71,11 +75,6 @@ class TensorRtEngine:
         return self._line
 
     @property
-    def session(self) -> CudaSession:
-        """The device and its stream."""
-        return self._recipe.session
-
-    @property
     def warm_up_runs(self) -> int:
         """A context prepares itself when it first runs."""
         return 1
@@ -84,6 +83,11 @@ class TensorRtEngine:
     def adaptations(self) -> int:
         """None: every set of shapes has a context of its own."""
         return 0
+
+    @property
+    def places(self) -> dict[Place, Any]:
+        """The device, then the host."""
+        return {self.session: self, HOST: self}
 
     def __enter__(self) -> TensorRtEngine:
         if self._library is None:
@@ -141,6 +145,14 @@ class TensorRtEngine:
     def trim(self) -> None:
         """Nothing to do: the engines of a session share their scratch memory, and a captured graph refers to it."""
 
+    def sibling(self) -> NoReturn:
+        """Refused: runs share the session's stream.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError(f"an engine of {self.graph.kind} on a device's stream cannot be shared")
+
     def bind_device(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
     ) -> Enqueue:
@@ -169,10 +181,9 @@ class TensorRtEngine:
             self._waiting += build_for_device(bundle, cache, graph, library, device)
             origin = "built now"
         if not self._waiting:
-            more = " --branches 2,3,R with R = 2 + the number of concepts"
             raise EngineError(
                 f"no {self._name} engine of {graph.kind} for {device.label} in the bundle's cache",
-                hint=self._command(more if graph.kind == "advance_many" else ""),
+                hint=self._command(""),
             )
         return origin
 
@@ -196,7 +207,9 @@ class TensorRtEngine:
         raise EngineError(
             f"the {self._name} engines of {self.graph.kind} were built for other batches or branches",
             value=wanted,
-            hint=self._command(" with a --shape HxWxBATCH and --branches that cover it"),
+            hint=self._command(
+                " --shape HxWxBATCH --branches 2,3,R with R = 2 + the number of concepts"
+            ),
         )
 
     def _command(self, more: str = "") -> str:

@@ -16,7 +16,9 @@ from sld_edge.bench.safety.report import Report, json_from_report
 from sld_edge.bench.safety.unproven import pipeline_to_measure
 from sld_edge.bundle import CARD_NAME, Bundle
 from sld_edge.errors import InvalidInput, PolicyError
-from sld_edge.manifest import VERSION, Policy, json_from_manifest
+from sld_edge.manifest import Policy
+from sld_edge.manifest_json import json_from_manifest
+from sld_edge.manifest_versions import VERSION
 from sld_edge.runtime.pipeline import SafePipeline
 from sld_edge.signing import SIGNATURE_NAME
 from tests.bench.safety.fake import CHANCES, FakePipe, made_job

@@ -14,10 +14,9 @@ import pytest
 from sld_edge import EngineError, InvalidInput, SafePipeline
 from sld_edge.bench.latency.clock import StageClock
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import EngineOptions
+from sld_edge.engines.base import HOST, EngineOptions
 from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.engines.device import DeviceEngine
 from sld_edge.engines.load import load
 from tests.engines.cuda.simulated import SimulatedDriver
 from tests.engines.onnxruntime.simulated import SimulatedOnnxRuntime
@@ -102,9 +101,9 @@ def test_a_session_on_the_stream_is_a_device_engine(
     bundle = Bundle.open(tiny_bundle)
     graph = bundle.graph("decode", height=64, width=64)
     outer = load(bundle, graph, EngineOptions.parse(CUDA), CudaSession(ort.driver))
-    assert not isinstance(outer, DeviceEngine)
-    with outer as engine:
-        assert isinstance(engine, DeviceEngine)
+    assert list(outer.places) == [HOST]
+    with outer as acquired:
+        engine = next(binder for place, binder in acquired.places.items() if place.kind == "cuda")
         assert engine.warm_up_runs == 3
         assert engine.refuses_capture() == ""
         latents = np.ones((1, 4, 8, 8), np.float32)

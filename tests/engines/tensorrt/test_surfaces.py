@@ -19,7 +19,7 @@ from sld_edge.engines.tensorrt.config import BuildConfig
 from sld_edge.engines.tensorrt.inspect import layers_from_engine
 from sld_edge.engines.tensorrt.library import Library
 from sld_edge.engines.tensorrt.profiles import EngineSpec
-from sld_edge.manifest import Check, Graph, Tensor
+from sld_edge.manifest import Check, Graph, Port
 
 SURFACES = {
     file.stem: json.loads(file.read_text("utf-8"))
@@ -221,7 +221,7 @@ GRAPH = Graph(
     kind="decode",
     file="graphs/decode.onnx",
     weights=(),
-    inputs=(Tensor(name="latents", dtype="float32", shape=("B", 4, 8, 8)),),
+    inputs=(Port(name="latents", dtype="float32", shape=("B", 4, 8, 8), role="latents"),),
     outputs=(),
     check=Check(reference="none", max_abs_error=0.0, tolerance=1.0),
 )
