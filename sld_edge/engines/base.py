@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.engines.info import EngineInfo, EngineNote
 from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.manifest import Graph, Port, Precision
 from sld_edge.plain import is_text, plain_text, whole_number
@@ -133,8 +134,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def description(self) -> str:
-        """What was chosen to run it and why, in one line; complete once acquired."""
+    def info(self) -> EngineInfo:
+        """What was chosen to run it and why; complete once acquired."""
         ...
 
     @property
@@ -203,8 +204,8 @@ class Recipe:
     cache: Path | None = None
     #: The CUDA device that a pipeline's engines share, for those that run on one; None is one of the engine's own.
     session: CudaSession | None = None
-    #: Why nothing better runs the graph; becomes part of the engine's description.
-    notes: tuple[str, ...] = ()
+    #: Why nothing better runs the graph; becomes part of the engine's info.
+    notes: tuple[EngineNote, ...] = ()
     #: The same graph in 8 bits, where the bundle has it.
     int8: Recipe | None = None
     #: Of a graph in 8 bits: :attr:`~sld_edge.manifest.Int8.group`.

@@ -9,12 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import Arrays, Engine, Place, not_loaded
+from sld_edge.engines.info import EngineInfo, EngineNote, refusals
 from sld_edge.errors import SldError
 from sld_edge.manifest import Graph
 
 
 class ChosenEngine:
-    """Acquiring it gives the engine that serves; refusals become a part of that engine's description.
+    """Acquiring it gives the engine that serves; refusals become a part of that engine's info.
 
     Args:
         graph: What to run.
@@ -28,7 +29,7 @@ class ChosenEngine:
         graph: Graph,
         preferred: Sequence[Engine],
         *,
-        otherwise: Callable[[tuple[str, ...]], Engine],
+        otherwise: Callable[[tuple[EngineNote, ...]], Engine],
         accepts: tuple[type[SldError], ...],
     ) -> None:
         self._graph = graph
@@ -43,9 +44,9 @@ class ChosenEngine:
         return self._graph
 
     @property
-    def description(self) -> str:
+    def info(self) -> EngineInfo:
         """The serving engine's."""
-        return self._serving.description if self._serving else "not loaded"
+        return self._serving.info if self._serving else EngineInfo(library="")
 
     @property
     def places(self) -> Mapping[Place, Any]:
@@ -62,7 +63,7 @@ class ChosenEngine:
                 return self._serving
             except self._accepts as error:
                 notes.append(error.what)
-        self._serving = self._otherwise(tuple(notes)).__enter__()
+        self._serving = self._otherwise(refusals(tuple(notes))).__enter__()
         return self._serving
 
     def __exit__(

@@ -12,6 +12,7 @@ from sld_edge.engines.base import Engine, EngineOptions, GraphRefused, Recipe
 from sld_edge.engines.cache import EngineCache
 from sld_edge.engines.chosen import ChosenEngine
 from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.engines.info import EngineNote
 from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName
 from sld_edge.errors import EngineError, InvalidInput, SldError
 from sld_edge.kinds import KINDS
@@ -109,7 +110,7 @@ def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: b
     return TensorRtEngine(recipe, bundle, name, may_build=may_build)
 
 
-def _elsewhere(recipe: Recipe, backend: str, notes: tuple[str, ...]) -> Engine:
+def _elsewhere(recipe: Recipe, backend: str, notes: tuple[EngineNote, ...]) -> Engine:
     """OpenVINO where it is the one to take, else ONNX Runtime."""
     on_host = KINDS[recipe.graph.kind].beside_denoiser
     options = recipe.options

@@ -20,7 +20,7 @@ from sld_edge.manifest import Precision
 #: What arithmetic between tensors of 16 or 32 bits may use.
 FloatPrecision = Literal["fp32", "bf16", "fp16"]
 #: A library, with the execution provider where it has several.
-Place = Literal[
+LibraryProvider = Literal[
     "onnxruntime:cpu",
     "onnxruntime:openvino",
     "onnxruntime:cuda",
@@ -65,7 +65,7 @@ class Arithmetic:
 
 
 def arithmetic_at(
-    place: Place,
+    place: LibraryProvider,
     stored: Precision,
     asked: ComputePrecision,
     *,

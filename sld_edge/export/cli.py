@@ -247,7 +247,7 @@ def _verify(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) 
     engines: dict[str, str] = {}
     for graph in bundle.manifest.graphs:
         with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions()) as engine:
-            engines[graph.file] = engine.description
+            engines[graph.file] = str(engine.info)
         for name, file in graph.variants.items():
             engines[file] = f"as {Path(graph.file).name}, for {name}; whole, not loaded"
     if options["signing_key"] is not None:

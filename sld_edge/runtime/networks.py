@@ -13,6 +13,7 @@ from msgspec import UNSET
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.cuda.session import CudaSession
+from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.load import load
 from sld_edge.errors import BundleError, EngineError
 from sld_edge.manifest import Graph, GraphKind
@@ -55,13 +56,13 @@ class Networks:
         self._size = (bundle.manifest.shapes[0].height, bundle.manifest.shapes[0].width)
         self._stack = ExitStack()
         # Replaced as a whole and never changed, so that any thread may read it at any time.
-        self._lines: dict[str, str] = {}
+        self._infos: dict[str, EngineInfo] = {}
         _all.add(self)
 
     @property
-    def lines(self) -> dict[str, str]:
-        """What runs each graph and why, one line each; with ``low`` also of those that were released again."""
-        return dict(self._lines)
+    def infos(self) -> dict[str, EngineInfo]:
+        """What runs each graph and why; with ``low`` also of those that were released again."""
+        return dict(self._infos)
 
     @property
     def kinds(self) -> tuple[GraphKind, ...]:
@@ -131,8 +132,9 @@ class Networks:
                 try:
                     sibling = other._observer.engine(engine.sibling())
                 except EngineError as error:
-                    line = self._lines.get(kind, "")
-                    raise EngineError(f"the engine of {kind} cannot be shared ({line})") from error
+                    raise EngineError(
+                        f"the engine of {kind} cannot be shared ({engine.info})"
+                    ) from error
                 other._keep(kind, other._stack.enter_context(sibling))
         except BaseException:
             other.release()
@@ -141,7 +143,7 @@ class Networks:
     def release(self) -> None:
         """Release every engine and forget what they were."""
         self._let_go()
-        self._lines = {}
+        self._infos = {}
 
     def _let_go(self) -> None:
         self._before_release()
@@ -177,7 +179,7 @@ class Networks:
 
     def _keep(self, kind: GraphKind, acquired: Engine) -> None:
         self.loaded[kind] = acquired
-        self._lines = {**self._lines, kind: acquired.description}
+        self._infos = {**self._infos, kind: acquired.info}
 
 
 def _files_of(graph: Graph) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sld_edge.engines.base import HOST, Arrays, Engine, Place
+from sld_edge.engines.info import EngineInfo
 from sld_edge.manifest import Graph
 
 
@@ -40,9 +41,9 @@ class WrappedEngine:
         return self._engine.graph
 
     @property
-    def description(self) -> str:
+    def info(self) -> EngineInfo:
         """What runs it and why."""
-        return self._engine.description
+        return self._engine.info
 
     @property
     def places(self) -> Mapping[Place, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
+from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.load import check_names
 from sld_edge.engines.tensorrt.library import LIBRARIES
 from sld_edge.errors import InvalidInput
@@ -205,7 +206,7 @@ class SafePipeline(CallDefaults):
         True
         """
         backend = self.options.backend
-        names = (backend, *(line.split(" ")[0] for line in self.engines.values()))
+        names = (backend, *(info.library for info in self.engine_info.values()))
         library = next((name for name in names if name in LIBRARIES), "")
         check_keywords("memory_plan", setting, plan_memory)
         return plan_memory(
@@ -383,9 +384,14 @@ class SafePipeline(CallDefaults):
         return self._prepared(prompt=prompt, **judged)
 
     @property
+    def engine_info(self) -> dict[str, EngineInfo]:
+        """What runs each graph and why, as data; :attr:`engines` says it in words."""
+        return self._networks.infos
+
+    @property
     def engines(self) -> dict[str, str]:
         """What runs each graph and why, one line each; where a device ran the latest loop, how it did."""
-        lines = self._networks.lines
+        lines = {kind: str(info) for kind, info in self.engine_info.items()}
         return {**lines, "loop": line} if lines and (line := self._denoiser.description) else lines
 
     @property

@@ -94,4 +94,4 @@ def test_engines_take_as_many_threads_as_the_quota_gives(
     monkeypatch.setattr(cores, "cpu_quota", lambda: 1.0)
     bundle = Bundle.open(tiny_bundle)
     with load(bundle, bundle.graph("text"), EngineOptions.parse(backend)) as engine:
-        assert "1 threads" in engine.description
+        assert "1 threads" in str(engine.info)

@@ -122,21 +122,21 @@ def test_arrays_that_do_not_fit_are_named(bundle: Bundle, broken: str) -> None:
 
 def test_it_states_library_provider_precision_and_threads(bundle: Bundle) -> None:
     with load(bundle, bundle.graph("unet", height=64, width=64), CPU) as engine:
-        assert "CPUExecutionProvider, fp32" in engine.description
-        assert "threads" in engine.description
+        assert "CPUExecutionProvider, fp32" in str(engine.info)
+        assert "threads" in str(engine.info)
 
 
 def test_a_lower_precision_that_the_processor_lacks_is_stated(bundle: Bundle) -> None:
     options = EngineOptions(provider="cpu", compute_precision="bf16")
     with load(bundle, bundle.graph("unet", height=64, width=64), options) as engine:
-        assert "bf16 was allowed" in engine.description
+        assert "bf16 was allowed" in str(engine.info)
 
 
 def test_the_safety_head_and_the_equations_never_compute_lower(bundle: Bundle) -> None:
     options = EngineOptions(provider="cpu", compute_precision="bf16")
     for graph in (bundle.graph("advance"), bundle.graph("safety", height=64, width=64)):
         with load(bundle, graph, options) as engine:
-            assert "bf16" not in engine.description
+            assert "bf16" not in str(engine.info)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_a_provider_that_does_not_load_is_reported_and_the_next_serves(
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
         engine.__enter__()
     with engine:
-        assert "CPUExecutionProvider" in engine.description
-        assert "CUDAExecutionProvider refused" in engine.description
+        assert "CPUExecutionProvider" in str(engine.info)
+        assert "CUDAExecutionProvider refused" in str(engine.info)
 
 
 def test_a_graph_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, bundle: Bundle) -> None:

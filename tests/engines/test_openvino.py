@@ -61,7 +61,7 @@ def test_a_broken_graph_and_wrong_arrays_are_clear_errors(
     with pytest.raises(EngineError, match="not loaded"):
         engine.run({"input_ids": np.zeros((1, 77), np.int64)})
     engine.trim()
-    assert engine.description == "openvino, not loaded"
+    assert str(engine.info) == "openvino, not loaded"
     with engine, pytest.raises(InvalidInput, match="input_ids"):
         engine.run({"input_ids": np.zeros((1, 77), np.int32)})
     shutil.rmtree(bundle.path / "cache")

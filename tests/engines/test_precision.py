@@ -14,7 +14,7 @@ from sld_edge.engines import precision
 from sld_edge.engines.base import COMPUTE_PRECISIONS, ComputePrecision, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime import providers
-from sld_edge.engines.precision import EVERYTHING, Place, arithmetic_at
+from sld_edge.engines.precision import EVERYTHING, LibraryProvider, arithmetic_at
 from sld_edge.manifest import Precision
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -25,12 +25,12 @@ Row = tuple[str, str, str, str, str]
 
 
 def rows() -> list[Row]:
-    """Place, bundle, one permission, options, statement; a line for several permissions is several rows."""
+    """LibraryProvider, bundle, one permission, options, statement; a line for several permissions is several rows."""
     section = PAGE.read_text("utf-8").split("## What arithmetic is used")[1].split("\n## ")[0]
     found = []
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and cells[0] in get_args(Place):
+        if line.startswith("|") and cells[0] in get_args(LibraryProvider):
             place, stored, allowed, options, stated = cells
             found += [(place, stored, asked.strip(), options, stated) for asked in allowed.split(",")]  # fmt: skip
     return found
@@ -53,13 +53,15 @@ def test_the_page_says_what_the_code_decides(row: Row) -> None:
 
 def test_the_page_has_every_case_once() -> None:
     cases = [row[:3] for row in rows()]
-    places = [place for place in get_args(Place) if place not in FREE]
+    places = [place for place in get_args(LibraryProvider) if place not in FREE]
     assert sorted(cases) == sorted(itertools.product(places, STORED, COMPUTE_PRECISIONS))
 
 
-@pytest.mark.parametrize("place", get_args(Place))
+@pytest.mark.parametrize("place", get_args(LibraryProvider))
 @pytest.mark.parametrize("asked", COMPUTE_PRECISIONS)
-def test_fp32_is_never_narrowed_without_permission(place: Place, asked: ComputePrecision) -> None:
+def test_fp32_is_never_narrowed_without_permission(
+    place: LibraryProvider, asked: ComputePrecision
+) -> None:
     found = arithmetic_at(place, "fp32", asked)
     if asked == "fp32" and place not in FREE:
         assert found.precision == "fp32" or found.refused

@@ -134,7 +134,7 @@ def test_the_cuda_provider_is_given_the_fused_form_and_the_cpu_provider_the_neut
     bundle = Bundle.open(tiny_bundle)
     options = EngineOptions(backend="onnxruntime")
     with load(bundle, bundle.graph("unet", height=64, width=64), options) as engine:
-        assert "CPUExecutionProvider" in engine.description
+        assert "CPUExecutionProvider" in str(engine.info)
     on_card = {file for provider, file in opened if provider == "CUDAExecutionProvider"}
     assert f"unet-64x64-{FUSED}.onnx" in on_card
     assert opened[-1] == ("CPUExecutionProvider", "unet-64x64.onnx")
@@ -152,7 +152,7 @@ def test_a_bundle_of_before_opens_as_ever(tiny_bundle: Path, tmp_path: Path) -> 
     bundle = Bundle.open(old)
     bundle.verify(full=True)
     with load(bundle, bundle.graph("unet", height=64, width=64), CPU) as engine:
-        assert "CPUExecutionProvider" in engine.description
+        assert "CPUExecutionProvider" in str(engine.info)
 
 
 def test_a_damaged_variant_is_a_damaged_bundle(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class Card:
             graph = msgspec.structs.replace(graph, variants={})
             acquired = self.stack.enter_context(load(self.bundle, graph, self.options, session))
             if session not in acquired.places:
-                raise EngineError(f"it was opened elsewhere: {acquired.description}")
+                raise EngineError(f"it was opened elsewhere: {acquired.info!s}")
             found[kind] = acquired.places[session]
         return found
 
@@ -397,9 +397,9 @@ def test_without_the_stream_the_session_copies_and_says_why(
     graph = msgspec.structs.replace(graph, variants={})
     with load(card.bundle, graph, card.options, session) as engine:
         assert list(engine.places) == [HOST]
-        assert "CUDAExecutionProvider, fp32" in engine.description
+        assert "CUDAExecutionProvider, fp32" in str(engine.info)
         reason = said.get(why, "onnxruntime failed in unet (the stream was refused)")
-        assert f"copied at every run: {reason}" in engine.description
+        assert f"copied at every run: {reason}" in str(engine.info)
         inputs = ones_for(graph)
         with load(card.bundle, graph, EngineOptions(provider="cpu")) as host:
             wanted = host.run(inputs)

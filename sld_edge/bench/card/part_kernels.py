@@ -96,7 +96,7 @@ def _by_torch(bundle: Bundle, result: dict[str, Any], tell: Tell) -> None:
             continue
         tell.say(f"torch's profiler: {backend.name}")
         with backend.open(bundle) as pipe:
-            if not backend.serves(pipe.engines["unet"]):
+            if not backend.serves(pipe.engine_info["unet"]):
                 result["skipped"][backend.name] = f"served by another: {pipe.engines['unet']}"
                 continue
             counted = []

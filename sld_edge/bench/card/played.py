@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sld_edge.bench.gpu_check.backends import UnbuiltBackend
 from sld_edge.engines.base import EngineOptions
+from sld_edge.engines.info import EngineInfo
 
 
 class PlayedCard(UnbuiltBackend):
@@ -18,7 +19,7 @@ class PlayedCard(UnbuiltBackend):
         """Never."""
         return ""
 
-    def serves(self, description: str) -> bool:
+    def serves(self, info: EngineInfo) -> bool:
         """Always: there is no other."""
-        del description
+        del info
         return True

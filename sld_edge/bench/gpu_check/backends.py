@@ -10,6 +10,7 @@ from typing import Protocol
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.cuda.present import present_device
+from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime.providers import PROVIDERS
 from sld_edge.engines.tensorrt.bundle_engines import Report, build_bundle
@@ -43,8 +44,8 @@ class Backend(Protocol):
         """The engine of one graph, not acquired yet."""
         ...
 
-    def serves(self, description: str) -> bool:
-        """Whether an engine's description says that this backend runs it, and not another in its place."""
+    def serves(self, info: EngineInfo) -> bool:
+        """Whether an engine is this backend's, and not another in its place."""
         ...
 
     def open(self, bundle: Bundle) -> SafePipeline:
@@ -84,9 +85,9 @@ class TensorRtBackend:
         """The library's engine of one graph."""
         return load(bundle, graph, EngineOptions(backend=self._library))
 
-    def serves(self, description: str) -> bool:
-        """The description begins with the library's name."""
-        return description.startswith(f"{self._library} ")
+    def serves(self, info: EngineInfo) -> bool:
+        """It is of this library."""
+        return info.library == self._library
 
     def open(self, bundle: Bundle) -> SafePipeline:
         """A pipeline on the library's engines."""
@@ -141,9 +142,9 @@ class OnnxRuntimeCudaBackend(UnbuiltBackend):
             return error.what
         return ""
 
-    def serves(self, description: str) -> bool:
-        """The description names the CUDA provider as the one in use."""
-        return PROVIDERS["cuda"] in description.partition(";")[0]
+    def serves(self, info: EngineInfo) -> bool:
+        """The CUDA provider is the one in use."""
+        return info.provider == PROVIDERS["cuda"]
 
 
 def backends(only: tuple[str, ...] = ()) -> tuple[Backend, ...]:

@@ -166,8 +166,8 @@ class _Check:
     def _graph(self, case: GraphCase) -> None:
         check = f"graph {case.graph.kind}"
         with self._backend.engine(self._bundle, case.graph) as engine:
-            if not self._backend.serves(engine.description):
-                self._say(check, "skipped", f"served by another: {engine.description}")
+            if not self._backend.serves(engine.info):
+                self._say(check, "skipped", f"served by another: {engine.info}")
                 return
             found = engine.run(case.inputs)
         # The guidance equations are computed in fp32 in every bundle.

@@ -20,6 +20,7 @@ from sld_edge.engines.cuda.hosted import HostedRuns
 from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.device import Enqueue, check_device_arrays
+from sld_edge.engines.info import EngineInfo
 from sld_edge.errors import EngineError, one_line
 from sld_edge.manifest import Graph
 
@@ -38,7 +39,7 @@ class OnStreamEngine:
         graph: What it runs.
         session: The device and its stream; held open from here to the exit.
         open_session: Makes ONNX Runtime's session from more options of the provider.
-        line: The engine's description.
+        info: The engine's.
 
     Raises:
         MissingDependency: cuda-bindings is not installed.
@@ -50,11 +51,11 @@ class OnStreamEngine:
         graph: Graph,
         session: CudaSession,
         open_session: Callable[[dict[str, str]], Any],
-        line: str,
+        info: EngineInfo,
     ) -> None:
         self.graph = graph
         self.session = session
-        self.description = line
+        self.info = info
         self._hosted = HostedRuns()
         self._launches: WeakSet[_Launch] = WeakSet()
         self._held = _Held()

@@ -13,7 +13,7 @@ from typing import Any
 
 from sld_edge.engines.base import EngineOptions
 from sld_edge.engines.cuda.present import present_device
-from sld_edge.engines.precision import EVERYTHING, Arithmetic, Place, arithmetic_at
+from sld_edge.engines.precision import EVERYTHING, Arithmetic, LibraryProvider, arithmetic_at
 from sld_edge.errors import EngineError, InvalidInput, MissingDependency
 from sld_edge.manifest import Precision
 
@@ -29,7 +29,7 @@ PROVIDERS: dict[str, str] = {
     "dml": "DmlExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-_PLACES: dict[str, Place] = {
+_PLACES: dict[str, LibraryProvider] = {
     "tensorrt-rtx": "onnxruntime:tensorrt-rtx",
     "tensorrt": "onnxruntime:tensorrt",
     "cuda": "onnxruntime:cuda",

@@ -24,6 +24,7 @@ from sld_edge.engines.base import (
 from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.half_range import BEYOND_HALF, fits_half
+from sld_edge.engines.info import EngineInfo, EngineNote, refusals
 from sld_edge.engines.onnxruntime.on_stream import OnStreamEngine, failed_in
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
 from sld_edge.engines.openvino.linked import file_with_weights_beside
@@ -40,7 +41,7 @@ class OnnxRuntimeEngine:
         self._session: Any = None
         self._provider: Provider | None = None
         self._on_stream: OnStreamEngine | None = None
-        self._refused: list[str] = []
+        self._refused: list[EngineNote] = []
 
     @property
     def graph(self) -> Graph:
@@ -53,11 +54,13 @@ class OnnxRuntimeEngine:
         return self._provider.short_name if self._provider else ""
 
     @property
-    def description(self) -> str:
+    def info(self) -> EngineInfo:
         """Library, provider, precision and threads, and which better provider was refused and why."""
         if self._on_stream is not None:
-            return self._on_stream.description
-        return self._line(self._provider) if self._provider else "onnxruntime, not loaded"
+            return self._on_stream.info
+        return (
+            self._info_on(self._provider) if self._provider else EngineInfo(library="onnxruntime")
+        )
 
     @property
     def places(self) -> dict[Place, Any]:
@@ -160,12 +163,17 @@ class OnnxRuntimeEngine:
             return 1  # too little work for a thread pool: waking it costs more than it saves
         return self._recipe.options.threads or usable_cores()
 
-    def _line(self, provider: Provider, *more: str) -> str:
+    def _info_on(self, provider: Provider, *more: EngineNote) -> EngineInfo:
         import onnxruntime
 
-        line = f"onnxruntime {onnxruntime.__version__}, {provider.name}, {provider.arithmetic.stated}, "
-        line += f"{self._threads()} threads"
-        return "; ".join((line, *self._refused, *more, *self._recipe.notes))
+        return EngineInfo(
+            library="onnxruntime",
+            version=onnxruntime.__version__,
+            provider=provider.name,
+            arithmetic=provider.arithmetic.stated,
+            threads=self._threads(),
+            notes=(*self._refused, *more, *self._recipe.notes),
+        )
 
     def _open(self) -> None:
         try:
@@ -182,7 +190,8 @@ class OnnxRuntimeEngine:
                 if self._opened(onnxruntime, provider, file):
                     return
         raise EngineError(
-            f"no execution provider could load {recipe.file.name} ({'; '.join(self._refused)})"
+            f"no execution provider could load {recipe.file.name} "
+            f"({'; '.join(note.text for note in self._refused)})"
         )
 
     def _files(self, provider: Provider) -> tuple[Path, ...]:
@@ -206,14 +215,15 @@ class OnnxRuntimeEngine:
             self._session = self._session_on(onnxruntime, provider, file, {})
         except Exception as error:
             form = "" if file == self._recipe.file else " its own form of the graph"
-            self._refused.append(f"{provider.name} refused{form}: {one_line(str(error))[:200]}")
+            why = f"{provider.name} refused{form}: {one_line(str(error))[:200]}"
+            self._refused += refusals((why,))
             return False
         self._refused += no_stream
         self._provider = provider
         return True
 
-    def _put_on_stream(self, onnxruntime: Any, provider: Provider, file: Path) -> list[str]:
-        """Open the session on the pipeline's stream where the provider takes one; else why not, for the description."""
+    def _put_on_stream(self, onnxruntime: Any, provider: Provider, file: Path) -> list[EngineNote]:
+        """Open the session on the pipeline's stream where the provider takes one; else why not."""
         if provider.short_name != "cuda":
             return []
         try:
@@ -221,11 +231,12 @@ class OnnxRuntimeEngine:
                 self.graph,
                 self._recipe.session or CudaSession(),
                 lambda more: self._session_on(onnxruntime, provider, file, more),
-                self._line(provider, "on the pipeline's stream"),
+                self._info_on(provider, EngineNote(kind="stream", text="on the pipeline's stream")),
             )
         except (EngineError, MissingDependency) as error:
             why = one_line(str(error))[:200]
-            return [f"not on the pipeline's stream, arrays are copied at every run: {why}"]
+            text = f"not on the pipeline's stream, arrays are copied at every run: {why}"
+            return [EngineNote(kind="copies", text=text)]
         self._provider = provider
         return []
 

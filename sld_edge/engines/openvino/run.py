@@ -20,6 +20,7 @@ from sld_edge.engines.base import (
 )
 from sld_edge.engines.cores import usable_cores
 from sld_edge.engines.half_range import fits_half
+from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.mapped import releasing_mapped
 from sld_edge.engines.openvino.compile import Sizes, compiled_from_recipe, sizes_to_fix
 from sld_edge.engines.precision import arithmetic_at
@@ -29,6 +30,7 @@ from sld_edge.offline import import_openvino
 
 #: What graphs are compiled for when they are loaded: one picture, with safety.
 _USUAL = {"R": 3, "B": 1}
+_NOT_LOADED = EngineInfo(library="openvino")
 
 
 class OpenVinoEngine:
@@ -47,7 +49,7 @@ class OpenVinoEngine:
         self._packed = False
         #: Whether other requests of the compiled graph exist or existed.
         self._shared = False
-        self._line = ""
+        self._info = _NOT_LOADED
 
     @property
     def graph(self) -> Graph:
@@ -55,9 +57,9 @@ class OpenVinoEngine:
         return self._recipe.graph
 
     @property
-    def description(self) -> str:
+    def info(self) -> EngineInfo:
         """Library, device, precision and threads."""
-        return self._line if self._request is not None else "openvino, not loaded"
+        return self._info if self._request is not None else _NOT_LOADED
 
     @property
     def places(self) -> dict[Place, Any]:
@@ -89,7 +91,7 @@ class OpenVinoEngine:
             raise not_loaded(self.graph)
         other = OpenVinoEngine(self._recipe)
         other._used, other._core, other._settings = self._used, self._core, self._settings
-        other._sizes, other._packed, other._line = self._sizes, self._packed, self._line
+        other._sizes, other._packed, other._info = self._sizes, self._packed, self._info
         other._compiled = self._compiled
         self._shared = other._shared = True
         other._request = self._compiled.create_infer_request()
@@ -211,5 +213,11 @@ class OpenVinoEngine:
         self._used = recipe if low is None else low
         self._core, self._settings = core, settings
         version = openvino.get_version().split("-")[0]
-        self._line = f"openvino {version}, CPU, {found.stated}, {threads} threads"
-        self._line += "".join(f"; {why}" for why in self._recipe.notes)
+        self._info = EngineInfo(
+            library="openvino",
+            version=version,
+            device="CPU",
+            arithmetic=found.stated,
+            threads=threads,
+            notes=recipe.notes,
+        )

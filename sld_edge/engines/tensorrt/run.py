@@ -22,6 +22,7 @@ from sld_edge.engines.cuda.hosted import HostedRuns
 from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.engines.device import Enqueue, check_device_arrays
+from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.precision import arithmetic_at
 from sld_edge.engines.tensorrt.find import (
     Shapes,
@@ -62,7 +63,7 @@ class TensorRtEngine:
         self._loaded: list[LoadedEngine] = []
         self._hosted = HostedRuns()
         self._stack = ExitStack()
-        self._line = f"{name}, not loaded"
+        self._info = EngineInfo(library=name)
 
     @property
     def graph(self) -> Graph:
@@ -70,9 +71,9 @@ class TensorRtEngine:
         return self._recipe.graph
 
     @property
-    def description(self) -> str:
+    def info(self) -> EngineInfo:
         """Library, device and precision, and where the engine is from."""
-        return self._line
+        return self._info
 
     @property
     def warm_up_runs(self) -> int:
@@ -105,9 +106,12 @@ class TensorRtEngine:
                     self._recipe.options.compute_precision,
                     tf32=bool(key.options["tf32"]),
                 )
-                self._line = (
-                    f"{self._name} {self._library.version}, {self.session.device.label}, "
-                    f"{computes.stated}, engine {origin}"
+                self._info = EngineInfo(
+                    library=self._name,
+                    version=self._library.version,
+                    device=self.session.device.label,
+                    arithmetic=computes.stated,
+                    origin=f"engine {origin}",
                 )
                 self._stack = stack.pop_all()
         return self
@@ -232,4 +236,4 @@ class TensorRtEngine:
 
     def _forget(self) -> None:
         self._library = None
-        self._line = f"{self._name}, not loaded"
+        self._info = EngineInfo(library=self._name)

@@ -25,6 +25,7 @@ from sld_edge.bench.gpu_check.outcome import Outcome, exit_status, verdict
 from sld_edge.bench.gpu_check.run import LEAK, Settings, check_bundle, latency_line
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Arrays, Engine, EngineOptions
+from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.load import load
 from sld_edge.manifest import Graph, Shape
 
@@ -107,7 +108,7 @@ class PlayedBackend:
         wrong: Any = Perturbed(engine)
         return wrong if graph.kind == self._play.get("perturbed") else engine
 
-    def serves(self, description: str) -> bool:
+    def serves(self, info: EngineInfo) -> bool:
         return bool(self._play.get("serves", True))
 
     def open(self, bundle: Bundle) -> SafePipeline:

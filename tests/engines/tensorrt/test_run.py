@@ -149,24 +149,24 @@ def test_without_the_library_or_a_device_auto_goes_on(
     other = replace(machine.library, name="tensorrt-rtx")
     store_engines(machine.bundle, other)
     with machine.load("text", backend="auto") as engine:
-        assert engine.description.endswith("tensorrt-rtx is not installed")
+        assert str(engine.info).endswith("tensorrt-rtx is not installed")
     store_engines(machine.bundle, machine.library)
     machine.driver.fail("cuInit", 1, Status.CUDA_ERROR_NO_DEVICE)
     with machine.load("text", backend="auto") as engine:
-        assert "no CUDA device answers (CUDA_ERROR_NO_DEVICE)" in engine.description
+        assert "no CUDA device answers (CUDA_ERROR_NO_DEVICE)" in str(engine.info)
 
 
 def test_an_empty_cache_touches_no_device(machine: Machine) -> None:
     with machine.load("unet", backend="auto") as engine:
-        assert engine.description.startswith(("onnxruntime", "openvino"))
-        assert "engine of" not in engine.description
+        assert str(engine.info).startswith(("onnxruntime", "openvino"))
+        assert "engine of" not in str(engine.info)
     assert machine.driver.calls == {}
 
 
 def test_equations_stay_on_the_host_where_the_denoiser_is(machine: Machine) -> None:
     store_engines(machine.bundle, machine.library, without=["unet"])
     with machine.load("advance", backend="auto") as engine:
-        assert engine.description.startswith(("onnxruntime", "openvino"))
+        assert str(engine.info).startswith(("onnxruntime", "openvino"))
 
 
 def built_anew(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[str]:
@@ -200,7 +200,7 @@ def test_a_named_library_builds_what_is_missing_once(
     asked = built_anew(monkeypatch, payload)
     for expected in ("built now", "from the bundle's cache"):
         with machine.load("decode") as engine:
-            assert engine.description.endswith(f"engine {expected}")
+            assert str(engine.info).endswith(f"engine {expected}")
     assert asked == ["decode"]
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_engine_is_built_again_as_it_was(
     data[-3] ^= 1
     files[0].write_bytes(data)
     with machine.load("unet") as engine:
-        assert engine.description.endswith("engine built again now")
+        assert str(engine.info).endswith("engine built again now")
     assert asked == ["unet"]
     assert sorted(folder.glob("tensorrt-unet*.engine")) == files
 
@@ -230,8 +230,8 @@ def test_a_graph_that_the_library_refuses_is_served_by_onnxruntime(
 
     built_anew(monkeypatch, refuse)
     with machine.load("decode") as engine:
-        assert engine.description.startswith("onnxruntime")
-        assert "tensorrt refuses decode: Conv conv_1: no kernel" in engine.description
+        assert str(engine.info).startswith("onnxruntime")
+        assert "tensorrt refuses decode: Conv conv_1: no kernel" in str(engine.info)
 
 
 def test_a_pipeline_that_is_dropped_gives_everything_back(machine: Machine) -> None:
