@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sld_edge.errors import InvalidInput as InvalidInput
     from sld_edge.errors import PolicyError as PolicyError
     from sld_edge.errors import SldError as SldError
+    from sld_edge.runtime.arguments import CallArguments as CallArguments
     from sld_edge.runtime.memory_plan import MemoryPlan as MemoryPlan
     from sld_edge.runtime.noise import Generator as Generator
     from sld_edge.runtime.output import SafeOutput as SafeOutput
@@ -33,6 +34,7 @@ _HOMES = {
     "InvalidInput": "sld_edge.errors",
     "PolicyError": "sld_edge.errors",
     "SldError": "sld_edge.errors",
+    "CallArguments": "sld_edge.runtime.arguments",
     "Generator": "sld_edge.runtime.noise",
     "MemoryPlan": "sld_edge.runtime.memory_plan",
     "SafeOutput": "sld_edge.runtime.output",

@@ -13,29 +13,25 @@ from sld_edge.engines.info import EngineInfo, EngineNote, refusals
 from sld_edge.errors import SldError
 from sld_edge.manifest import Graph
 
+Notes = tuple[EngineNote, ...]
+
 
 class ChosenEngine:
     """Acquiring it gives the engine that serves; refusals become a part of that engine's info.
 
     Args:
         graph: What to run.
-        preferred: Engines to try, best first.
-        otherwise: Makes the engine to take when none of them serves, from their reasons.
-        accepts: Errors that are such a reason; any other is raised.
+        choices: What makes an engine from the notes on those before it, best first, and the errors after which the
+            next is tried; any other is raised, and the last one's.
     """
 
     def __init__(
         self,
         graph: Graph,
-        preferred: Sequence[Engine],
-        *,
-        otherwise: Callable[[tuple[EngineNote, ...]], Engine],
-        accepts: tuple[type[SldError], ...],
+        choices: Sequence[tuple[Callable[[Notes], Engine], tuple[type[SldError], ...]]],
     ) -> None:
         self._graph = graph
-        self._preferred = preferred
-        self._otherwise = otherwise
-        self._accepts = accepts
+        self._choices = choices
         self._serving: Engine | None = None
 
     @property
@@ -56,15 +52,16 @@ class ChosenEngine:
     def __enter__(self) -> Engine:
         if self._serving is not None:
             return self._serving
-        notes: list[str] = []
-        for engine in self._preferred:
+        reasons: list[str] = []
+        for number, (make, accepted) in enumerate(self._choices, start=1):
             try:
-                self._serving = engine.__enter__()
+                self._serving = make(refusals(tuple(reasons))).__enter__()
                 return self._serving
-            except self._accepts as error:
-                notes.append(error.what)
-        self._serving = self._otherwise(refusals(tuple(notes))).__enter__()
-        return self._serving
+            except accepted as error:
+                if number == len(self._choices):
+                    raise
+                reasons.append(error.what)
+        raise not_loaded(self._graph)
 
     def __exit__(
         self,

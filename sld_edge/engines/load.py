@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
+from functools import partial
 
 from msgspec import UNSET
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines.base import Engine, EngineOptions, GraphRefused, Recipe
-from sld_edge.engines.cache import EngineCache
+from sld_edge.engines import backends
+from sld_edge.engines.base import Engine, EngineOptions, Recipe
 from sld_edge.engines.chosen import ChosenEngine
 from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.engines.info import EngineNote
-from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName
-from sld_edge.errors import EngineError, InvalidInput, SldError
+from sld_edge.errors import InvalidInput
 from sld_edge.kinds import KINDS
 from sld_edge.manifest import Graph, Precision
-
-BACKENDS = ("onnxruntime", "openvino", *LIBRARIES)
-#: Backend and provider of options that leave the choice to this module.
-_FREE = ("auto", "auto")
 
 
 def load(
@@ -39,24 +33,13 @@ def load(
         MissingDependency: the backend's package is not installed.
     """
     check_names(options)
-    recipe = _recipe(bundle, graph, options, CudaSession() if session is None else session)
-    named = [name for name in LIBRARIES if name == options.backend]
-    if named:
-        return ChosenEngine(
-            graph,
-            (_tensorrt(recipe, bundle, named[0], may_build=True),),
-            otherwise=lambda notes: _elsewhere(recipe, "onnxruntime", notes),
-            accepts=(GraphRefused,),
-        )
-    here = _built_libraries(bundle, graph) if (options.backend, options.provider) == _FREE else ()
-    if here:
-        return ChosenEngine(
-            graph,
-            tuple(_tensorrt(recipe, bundle, name, may_build=False) for name in here),
-            otherwise=lambda notes: _elsewhere(recipe, _backend(recipe.options), notes),
-            accepts=(SldError,),
-        )
-    return _elsewhere(recipe, _backend(recipe.options), ())
+    order = backends.Order(recipe=_recipe(bundle, graph, options, session), bundle=bundle)
+    chain = backends.chain_for(order)
+    if len(chain) == 1:
+        return chain[0].make(order, ())
+    return ChosenEngine(
+        graph, [(partial(one.make, order), one.gives_way_for(order)) for one in chain]
+    )
 
 
 def check_names(options: EngineOptions) -> None:
@@ -65,15 +48,19 @@ def check_names(options: EngineOptions) -> None:
     Raises:
         InvalidInput: naming what there is.
     """
-    from sld_edge.engines.onnxruntime.providers import PROVIDERS
-
-    if options.backend not in ("auto", *BACKENDS):
+    names = [backend.name for backend in backends.BACKENDS]
+    if options.backend not in ("auto", *names):
         raise InvalidInput(
-            "unknown engine", value=options.backend, hint=f"use auto, {', '.join(BACKENDS)}"
+            "unknown engine", value=options.backend, hint=f"use auto, {', '.join(names)}"
         )
-    known = ("cpu",) if options.backend == "openvino" else tuple(PROVIDERS)
-    names = options.provider.split(",")
-    for name in () if names == ["auto"] else names:
+    known = dict.fromkeys(
+        provider
+        for backend in backends.BACKENDS
+        if options.backend in ("auto", backend.name)
+        for provider in backend.providers()
+    )
+    wanted = options.provider.split(",")
+    for name in () if wanted == ["auto"] else wanted:
         if name not in known:
             raise InvalidInput(
                 f"unknown execution provider of {options.backend}",
@@ -82,7 +69,9 @@ def check_names(options: EngineOptions) -> None:
             )
 
 
-def _recipe(bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession) -> Recipe:
+def _recipe(
+    bundle: Bundle, graph: Graph, options: EngineOptions, session: CudaSession | None
+) -> Recipe:
     if not KINDS[graph.kind].may_lower:
         options = replace(options, compute_precision="fp32")
     return Recipe(
@@ -104,47 +93,6 @@ def _stored(bundle: Bundle, graph: Graph) -> Precision:
     return "fp32" if KINDS[graph.kind].beside_denoiser else bundle.manifest.precision
 
 
-def _tensorrt(recipe: Recipe, bundle: Bundle, name: LibraryName, *, may_build: bool) -> Engine:
-    from sld_edge.engines.tensorrt.run import TensorRtEngine
-
-    return TensorRtEngine(recipe, bundle, name, may_build=may_build)
-
-
-def _elsewhere(recipe: Recipe, backend: str, notes: tuple[EngineNote, ...]) -> Engine:
-    """OpenVINO where it is the one to take, else ONNX Runtime."""
-    on_host = KINDS[recipe.graph.kind].beside_denoiser
-    options = recipe.options
-    if on_host:
-        options = replace(options, provider=_beside_the_denoiser(options))
-    recipe = replace(recipe, options=options, notes=notes)
-    if not on_host and backend == "openvino":
-        from sld_edge.engines.openvino.run import OpenVinoEngine
-
-        if recipe.options.backend != "auto" or importlib.util.find_spec("onnxruntime") is None:
-            return OpenVinoEngine(recipe)
-        return ChosenEngine(
-            recipe.graph,
-            (OpenVinoEngine(recipe),),
-            otherwise=lambda why: _elsewhere(recipe, "onnxruntime", (*notes, *why)),
-            accepts=(EngineError,),
-        )
-    from sld_edge.engines.onnxruntime.run import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(recipe)
-
-
-def _built_libraries(bundle: Bundle, graph: Graph) -> tuple[LibraryName, ...]:
-    """Libraries of which the bundle's cache has engines, TensorRT-RTX last; nothing is imported to find out.
-
-    The guidance equations follow the denoiser: on a device without it they would only cost copies.
-    """
-    cache = EngineCache(bundle.cache_folder())
-    needed = [graph.file]
-    if KINDS[graph.kind].beside_denoiser:
-        needed += [other.file for other in bundle.manifest.graphs if other.kind == "unet"][:1]
-    return tuple(name for name in LIBRARIES if all(cache.holds_any(name, file) for file in needed))
-
-
 def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe | None:
     """The recipe of a graph's 8-bit file; never cached, since compiled weights would not be those of the file."""
     if graph.int8 is UNSET:
@@ -160,30 +108,3 @@ def _in_8_bits(bundle: Bundle, graph: Graph, options: EngineOptions) -> Recipe |
         digests={name: bundle.manifest.files[name].sha256 for name in names},
         group=graph.int8.group,
     )
-
-
-def _backend(options: EngineOptions) -> str:
-    """The backend named, or the fastest one that this machine has.
-
-    Without a graphics card OpenVINO is faster than ONNX Runtime's own CPU kernels at every size and precision
-    (docs/performance.md), and knows bf16 and fp16 arithmetic where the processor does.
-    """
-    if options.backend != "auto":
-        return options.backend
-    if options.provider == "auto" and importlib.util.find_spec("openvino") is not None:
-        from sld_edge.engines.onnxruntime.providers import accelerated
-
-        if not accelerated():
-            return "openvino"
-    return "onnxruntime"
-
-
-def _beside_the_denoiser(options: EngineOptions) -> str:
-    """The provider of what runs between two runs of the denoiser: on a card where that is on one."""
-    from sld_edge.engines.onnxruntime.providers import accelerated, on_a_card
-
-    if options.provider == "auto":
-        on_card = options.backend in ("auto", "onnxruntime") and accelerated()
-    else:
-        on_card = on_a_card(options.provider)
-    return "cuda,cpu" if on_card else "cpu"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from inspect import signature
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import HarmWords, Safety
 from sld_edge.plain import is_listed, is_text, plain_text
+from sld_edge.runtime.arguments import CallArguments
 from sld_edge.runtime.checks import texts
 from sld_edge.runtime.policy import HarmfulWords, check_policy, harmful_words, has_floor
 from sld_edge.runtime.request import Request, request_from_call
@@ -29,7 +29,7 @@ from sld_edge.runtime.steering import (
 from sld_edge.runtime.tokenize import Tokenizer
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Call:
     """One call of a pipeline, resolved.
 
@@ -41,6 +41,7 @@ class Call:
             row is enough.
         removed: For each image the words that were left out of its prompt.
         notes: What the user should know about it, one line each.
+        context: Cross-attention keys and values ``[R, B, …]`` by name, once the texts are encoded.
     """
 
     request: Request
@@ -52,39 +53,16 @@ class Call:
     by_words: bool
     removed: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    context: Mapping[str, NDArray[Any]] | None = None
 
 
 def prepare_call(
     bundle: Bundle,
     tokenizer: Tokenizer,
-    *,
-    prompt: str | Sequence[str],
-    negative_prompt: str | Sequence[str] | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    num_images_per_prompt: int = 1,
-    num_inference_steps: int | None = None,
-    guidance_scale: float = 7.5,
-    eta: float = 0.0,
-    generator: Any = None,
-    seed: int | Sequence[int] | None = None,
-    latents: Any = None,
-    output_type: str = "pil",
-    callback_steps: int = 1,
-    sld_guidance_scale: float | None = None,
-    sld_warmup_steps: int | None = None,
-    sld_threshold: float | None = None,
-    sld_momentum_scale: float | None = None,
-    sld_mom_beta: float | None = None,
-    safety: str | SafetyConfig | None = None,
-    method: str | None = None,
-    safety_concept: str | Sequence[str] | None = None,
-    scheduler: str | None = None,
-    timesteps: Sequence[float] | None = None,
-    sigmas: Sequence[float] | None = None,
+    arguments: CallArguments,
     scheduler_config: Mapping[str, Any] | None = None,
 ) -> Call:
-    """Check and resolve the arguments of :meth:`sld_edge.SafePipeline.__call__`; no network is touched.
+    """Check and resolve a call's arguments; no network is touched.
 
     ``scheduler_config`` stands in the place of the bundle's own.
 
@@ -94,62 +72,32 @@ def prepare_call(
     """
     manifest = bundle.manifest
     # Plain before anything is decided: no object is asked again what it is.
-    if is_text(safety):
-        safety = plain_text("safety", safety)
-    if safety_concept is not None and (is_text(safety_concept) or is_listed(safety_concept)):
-        safety_concept = texts("safety_concept", safety_concept)
-    if method is not None:
-        method = plain_text("method", method)
-    if scheduler is not None:
-        scheduler = plain_text("scheduler", scheduler)
-    request = request_from_call(
-        manifest,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        height=height,
-        width=width,
-        num_images_per_prompt=num_images_per_prompt,
-        guidance_scale=guidance_scale,
-        generator=generator,
-        seed=seed,
-        latents=latents,
-        output_type=output_type,
-        callback_steps=callback_steps,
-    )
+    given = _plain(arguments)
+    request = request_from_call(manifest, given)
     bundle.graph("unet", height=request.height, width=request.width)
     solver = manifest.scheduler if scheduler_config is None else scheduler_config
     schedule = build_schedule(
-        scheduler,
+        given.scheduler,
         solver,
-        steps=num_inference_steps,
-        eta=eta,
-        timesteps=timesteps,
-        sigmas=sigmas,
+        steps=given.num_inference_steps,
+        eta=given.eta,
+        timesteps=given.timesteps,
+        sigmas=given.sigmas,
     )
     _check_trained_for(schedule.name, solver)
     guard = resolve_guard(
-        safety,
-        {
-            "sld_guidance_scale": sld_guidance_scale,
-            "sld_warmup_steps": sld_warmup_steps,
-            "sld_threshold": sld_threshold,
-            "sld_momentum_scale": sld_momentum_scale,
-            "sld_mom_beta": sld_mom_beta,
-        },
-        safety_concept,
-        method,
-        bundle=manifest.safety,
+        given.safety, given.numbers, given.safety_concept, given.method, bundle=manifest.safety
     )
     if guard.method == "adaptive" and not knows_adaptive(bundle):
         raise InvalidInput(
             "this bundle was made before the adaptive method, its graphs do not know it",
             hint="export the checkpoint again",
         )
-    own_levels = timesteps is not None or sigmas is not None
+    own_levels = given.timesteps is not None or given.sigmas is not None
     reference = None
     if guard.config is not None:
         is_reference = schedule.steps == REFERENCE_STEPS and not own_levels
-        reference = schedule if is_reference else reference_schedule(scheduler, solver)
+        reference = schedule if is_reference else reference_schedule(given.scheduler, solver)
     steering, notes = _steered(schedule, reference, guard, request)
     check_policy(
         manifest.safety,
@@ -163,7 +111,7 @@ def prepare_call(
         negative_prompts=request.negative_prompts,
     )
     known = isinstance(manifest.safety.words, HarmWords)
-    by_words = known and guard.method == "adaptive" and safety_concept is None
+    by_words = known and guard.method == "adaptive" and given.safety_concept is None
     concepts = (manifest.safety.concept,) if by_words else guard.concepts
     ids, cuts = _token_grid(tokenizer, request, concepts)
     return Call(
@@ -193,12 +141,21 @@ def _check_trained_for(scheduler: str, config: Mapping[str, Any]) -> None:
         )
 
 
-#: Names of a call's arguments.
-ARGUMENTS = frozenset(signature(prepare_call).parameters) - {
-    "bundle",
-    "tokenizer",
-    "scheduler_config",
-}
+def _plain(arguments: CallArguments) -> CallArguments:
+    """Texts as plain ``str``, whatever object they came as."""
+    safety, concept = arguments.safety, arguments.safety_concept
+    if is_text(safety):
+        safety = plain_text("safety", safety)
+    if concept is not None and (is_text(concept) or is_listed(concept)):
+        concept = texts("safety_concept", concept)
+    method, scheduler = arguments.method, arguments.scheduler
+    return replace(
+        arguments,
+        safety=safety,
+        safety_concept=concept,
+        method=None if method is None else plain_text("method", method),
+        scheduler=None if scheduler is None else plain_text("scheduler", scheduler),
+    )
 
 
 def knows_adaptive(bundle: Bundle) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -59,26 +59,40 @@ class ContextEncoder:
             tensor.name: np.empty((branches, batch, *_fixed(tensor.shape[1:])), dtype_of(tensor))
             for tensor in self._graph.outputs
         }
+        keys = [[ids[b, s].tobytes() for s in range(batch)] for b in range(branches)]
+        uses = Counter(key for row in keys for key in row)
+        #: The negative prompt and the concept of a batch: needed again in this grid, and most likely in the next.
+        shared = [key for key, count in uses.items() if count > 1]
         with self.loaded() if self._held is None else nullcontext():
             # Texts are encoded one by one: a row then never depends on what else was in the batch.
             for branch in range(branches):
                 for sample in range(batch):
-                    key = ids[branch, sample].tobytes()
+                    key = keys[branch][sample]
                     if key not in self._rows:
-                        self._remember(key, ids[branch, sample])
+                        self._rows[key] = self._encoded(ids[branch, sample])
                     self._rows.move_to_end(key)
                     for name, row in self._rows[key].items():
                         arrays[name][branch, sample] = row
+                    self._forget_oldest(keep=shared)
+        for key in shared:
+            self._rows.move_to_end(key)
+        self._forget_oldest()
         return arrays
 
-    def _remember(self, key: bytes, ids: NDArray[np.int64]) -> None:
+    def _forget_oldest(self, keep: Collection[bytes] = ()) -> None:
+        """Let go of what was not used the longest."""
+        while len(self._rows) > _KEPT:
+            gone = next((key for key in self._rows if key not in keep), None)
+            if gone is None:
+                return
+            del self._rows[gone]
+
+    def _encoded(self, ids: NDArray[np.int64]) -> Row:
         if self._engine is None:
             assert self._held is not None  # encode is always inside `loaded`
             self._engine = self._held.enter_context(self._use())
         outputs = self._engine.run({"input_ids": np.ascontiguousarray(ids[None])})
-        self._rows[key] = {name: array[0] for name, array in outputs.items()}
-        if len(self._rows) > _KEPT:
-            self._rows.popitem(last=False)
+        return {name: array[0] for name, array in outputs.items()}
 
 
 def _fixed(shape: tuple[int | str, ...]) -> tuple[int, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
-from sld_edge.runtime.call import ARGUMENTS
+from sld_edge.runtime.arguments import ARGUMENTS, CallArguments
 from sld_edge.runtime.diffusers_names import (
     SchedulerInUse,
     check_part,
@@ -77,13 +78,10 @@ class CallDefaults:
     def __getattr__(self, name: str) -> Any:
         raise missing_attribute(name)
 
-    def _filled(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """A call's arguments with what was set here in the place of those that were left out."""
-        safety = arguments.get("safety")
+    def _filled(self, arguments: CallArguments) -> CallArguments:
+        """A call's arguments with the concept that was set here in the place of one that was left out."""
+        safety = arguments.safety
         off = isinstance(safety, str) and safety.strip().lower() == "off"
-        concept = arguments.get("safety_concept")
-        return {
-            **arguments,
-            "safety_concept": self._concept if concept is None and not off else concept,
-            "scheduler_config": self._scheduler,
-        }
+        if arguments.safety_concept is not None or off:
+            return arguments
+        return replace(arguments, safety_concept=self._concept)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from numpy.typing import NDArray
-
 from sld_edge.engines.base import Engine, PlaceKind
 from sld_edge.runtime.call import Call
 from sld_edge.runtime.loop import MakeSpace
@@ -48,7 +46,6 @@ class Denoiser:
         call: Call,
         *,
         noise: Floats,
-        context: Mapping[str, NDArray[Any]],
         callback: Callback | None,
         step_done: Callable[[], None],
     ) -> Floats:
@@ -56,9 +53,8 @@ class Denoiser:
 
         Args:
             engines: ``unet`` and ``advance``.
-            call: What was asked for.
+            call: What was asked for, its texts encoded.
             noise: Unit Gaussian starting noise ``[B, C, h, w]``.
-            context: Keys and values ``[R, B, …]`` by name.
             callback: Called after every ``callback_steps`` evaluations.
             step_done: Called once for each evaluation; all at the end where the device runs them as one.
 
@@ -85,7 +81,7 @@ class Denoiser:
         with self._loops.loop(plan, *in_shared_memory(engines)) as loop:
             steps = loop.run(
                 noise, schedule.init_noise_sigma, draw,
-                context=context, tables=tables, watch_every=every,
+                context=call.context or {}, tables=tables, watch_every=every,
             )  # fmt: skip
             for index, timestep, latents in steps:
                 for _ in range(done, index + 1):

@@ -12,8 +12,6 @@ from inspect import signature
 from types import TracebackType
 from typing import Any, NoReturn
 
-from numpy.typing import NDArray
-
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import ComputePrecision, Engine, EngineOptions
 from sld_edge.engines.info import EngineInfo
@@ -22,9 +20,9 @@ from sld_edge.engines.tensorrt.library import LIBRARIES
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import HarmWords
 from sld_edge.plain import called, check_keywords, truth
-from sld_edge.runtime.call import ARGUMENTS, Call, prepare_call
+from sld_edge.runtime.arguments import ARGUMENTS, CallArguments
+from sld_edge.runtime.call import Call
 from sld_edge.runtime.context import ContextEncoder
-from sld_edge.runtime.defaults import CallDefaults
 from sld_edge.runtime.denoise import Denoiser
 from sld_edge.runtime.diffusers_names import (
     check_foreign,
@@ -38,29 +36,19 @@ from sld_edge.runtime.networks import Networks
 from sld_edge.runtime.notes import Notes
 from sld_edge.runtime.observe import UNOBSERVED, Observer
 from sld_edge.runtime.origin import Origin, drawn_noise, origins_of
-from sld_edge.runtime.output import expected_records, output_from_pixels
+from sld_edge.runtime.output import SafeOutput, output_from_pixels
 from sld_edge.runtime.pictures import pictures_from_latents
-from sld_edge.runtime.precision import notes_on_precision
+from sld_edge.runtime.preparing import CallPreparer
 from sld_edge.runtime.progress import step_progress
 from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.screening import screened
-from sld_edge.runtime.tokenize import Tokenizer
 from sld_edge.runtime.turns import Turns, in_turn
 from sld_edge.runtime.words import WordScreen
 
 logger = logging.getLogger("sld_edge")
 
-#: Arguments of a call that change nothing about what is made.
-_NOT_JUDGED = {
-    "return_dict",
-    "progress",
-    "callback",
-    "callback_on_step_end",
-    "callback_on_step_end_tensor_inputs",
-}
 
-
-class SafePipeline(CallDefaults):
+class SafePipeline(CallPreparer):
     """Text → images under Safe Latent Diffusion, from a bundle that ``sld-export`` made.
 
     Threads may share one: calls run one after the other in the order in which they came, :meth:`close` and
@@ -82,14 +70,11 @@ class SafePipeline(CallDefaults):
         *,
         memory: MemoryMode = "normal",
     ) -> None:
-        self.bundle = bundle
-        self.options = options
-        self._observer = observer
+        super().__init__(bundle, options, observer)
         self._denoiser = Denoiser()
         self._networks = Networks(
             bundle, options, observer, memory=memory, before_release=self._denoiser.close
         )
-        self._tokenizer = Tokenizer(bundle)
         self._context = self._new_context()
         known = isinstance(bundle.manifest.safety.words, HarmWords)
         self._screen = WordScreen(bundle, self._tokenizer) if known else None
@@ -298,90 +283,92 @@ class SafePipeline(CallDefaults):
         callback = called("callback", callback)
         tensors = step_tensors(callback_on_step_end_tensor_inputs)
         return_dict = truth("return_dict", return_dict)
-        progress = None if progress is None else truth("progress", progress)
         if callback_on_step_end is not None:
             if callback is not None:
                 raise InvalidInput(
                     "callback and callback_on_step_end were given together", hint="use one of them"
                 )
             callback = step_callback(self, callback_on_step_end, tensors)
-        with self._observer.stage("tokenise"):
-            call = self._prepared(
-                **others,
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                height=height,
-                width=width,
-                num_images_per_prompt=num_images_per_prompt,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                eta=eta,
-                generator=generator,
-                seed=seed,
-                latents=latents,
-                output_type=output_type,
-                callback_steps=callback_steps,
-                sld_guidance_scale=sld_guidance_scale,
-                sld_warmup_steps=sld_warmup_steps,
-                sld_threshold=sld_threshold,
-                sld_momentum_scale=sld_momentum_scale,
-                sld_mom_beta=sld_mom_beta,
-                safety=safety,
-                method=method,
-                safety_concept=safety_concept,
-                scheduler=scheduler,
-                timesteps=timesteps,
-                sigmas=sigmas,
-            )
-        if self.bundle.pins:
-            self.bundle.check_unchanged()
-        self._networks.set_size(call.request.height, call.request.width)
-        self._networks.load_all()
-        with self._observer.stage("text"), self._context.loaded():
-            call = self._screened(call)
-            context = self._context.encode(call.ids)
-        self._notes.tell(call.notes)
-        noise, origins = self._noise(call)
-        final = self._denoise(call, context, noise, callback, progress)
-        with self._observer.stage("pictures"):
-            pixels, flags = pictures_from_latents(self._networks, final)
-        output = output_from_pixels(
-            self.bundle, call, self.engines, pixels, flags, latents=final, origins=origins
+        check_foreign(others, ARGUMENTS)
+        arguments = CallArguments(
+            prompt=prompt,
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            eta=eta,
+            generator=generator,
+            latents=latents,
+            output_type=output_type,
+            callback_steps=callback_steps,
+            sld_guidance_scale=sld_guidance_scale,
+            sld_warmup_steps=sld_warmup_steps,
+            sld_threshold=sld_threshold,
+            sld_momentum_scale=sld_momentum_scale,
+            sld_mom_beta=sld_mom_beta,
+            safety=safety,
+            method=method,
+            safety_concept=safety_concept,
+            seed=seed,
+            scheduler=scheduler,
+            timesteps=timesteps,
+            sigmas=sigmas,
         )
+        progress = None if progress is None else truth("progress", progress)
+        output = self._made(self._resolved(arguments, {}), callback, progress)
         return output if return_dict else output.to_tuple()
 
-    def check(self, prompt: str | Sequence[str], **arguments: Any) -> None:
-        """Check a call's arguments, the bundle's policy included, without running or loading a network.
+    @in_turn("called")
+    def encode(self, call: Call) -> Call:
+        """Run the text encoder for a prepared call now, so that :meth:`run` need not; the same pictures come out.
 
         Args:
-            prompt: As in the call.
-            arguments: The call's other arguments; ``return_dict``, ``progress`` and the callbacks are not looked at.
+            call: From :meth:`prepare`.
+
+        Returns:
+            The call with its texts encoded and the prompts' harmful words judged, to be run in the place of the other.
 
         Raises:
-            InvalidInput, PolicyError: what the call itself would raise.
+            InvalidInput: the call was not prepared by this pipeline, or was run or encoded already.
+            PolicyError: the bundle's policy refuses a prompt's words.
+            EngineError: an engine failed.
+        """
+        call = self._taken(call)
+        self._load_for(call)
+        return self._enlisted(self._encoded(call))
+
+    @in_turn("called")
+    def run(
+        self,
+        call: Call,
+        *,
+        callback: Callable[[int, float, Floats], None] | None = None,
+        progress: bool | None = None,
+    ) -> SafeOutput:
+        """Make the images of a prepared call, once.
+
+        Args:
+            call: From :meth:`prepare` or :meth:`encode`.
+            callback, progress: As in the call.
+
+        Raises:
+            InvalidInput: the call was not prepared by this pipeline, or was run or encoded already.
+            PolicyError: the bundle's policy refuses a prompt's words.
+            EngineError: an engine failed, or the result is not finite. No image is returned then.
 
         >>> from sld_edge import SafePipeline
-        >>> pipe = SafePipeline.from_pretrained("bundle", lazy=True)
-        >>> pipe.check("a castle by a lake", guidance_scale=5, safety="medium")
-        >>> pipe.check("a castle by a lake", safety="mild")
-        Traceback (most recent call last):
-        sld_edge.errors.InvalidInput: unknown safety preset: 'mild' — use off, weak, medium, strong, max, adaptive
+        >>> pipe = SafePipeline.from_pretrained("bundle")
+        >>> call = pipe.prepare("a castle by a lake", safety="strong", seed=1, num_inference_steps=20)
+        >>> len(call.steering.acting), call.notes
+        (20, ())
+        >>> len(pipe.run(call).images)
+        1
         """
-        self._judged(prompt, arguments)
-
-    def expected_records(
-        self, prompt: str | Sequence[str], **arguments: Any
-    ) -> list[dict[str, Any]]:
-        """What :meth:`check` checks, and the records that the call's images would have, as far as they are known now.
-
-        Raises:
-            InvalidInput, PolicyError: what the call itself would raise.
-        """
-        return expected_records(self.bundle, self._judged(prompt, arguments))
-
-    def _judged(self, prompt: str | Sequence[str], arguments: dict[str, Any]) -> Call:
-        judged = {name: value for name, value in arguments.items() if name not in _NOT_JUDGED}
-        return self._prepared(prompt=prompt, **judged)
+        callback = called("callback", callback)
+        progress = None if progress is None else truth("progress", progress)
+        return self._made(self._taken(call), callback, progress)
 
     @property
     def engine_info(self) -> dict[str, EngineInfo]:
@@ -459,19 +446,38 @@ class SafePipeline(CallDefaults):
 
         return ContextEncoder(self.bundle.graph("text"), text)
 
-    def _prepared(self, **arguments: Any) -> Call:
-        foreign = {name: arguments.pop(name) for name in arguments.keys() - ARGUMENTS}
-        check_foreign(foreign, ARGUMENTS)
-        call = prepare_call(self.bundle, self._tokenizer, **self._filled(arguments))
-        asked = self.options.compute_precision
-        notes = notes_on_precision(self.bundle.manifest, asked, call.guard)
-        return replace(call, notes=(*call.notes, *notes))
+    def _made(
+        self,
+        call: Call,
+        callback: Callable[[int, float, Floats], None] | None,
+        progress: bool | None,
+    ) -> SafeOutput:
+        self._load_for(call)
+        call = self._encoded(call)
+        self._notes.tell(call.notes)
+        noise, origins = self._noise(call)
+        final = self._denoise(call, noise, callback, progress)
+        with self._observer.stage("pictures"):
+            pixels, flags = pictures_from_latents(self._networks, final)
+        return output_from_pixels(
+            self.bundle, call, self.engines, pixels, flags, latents=final, origins=origins
+        )
 
-    def _screened(self, call: Call) -> Call:
-        if self._screen is None:
+    def _load_for(self, call: Call) -> None:
+        if self.bundle.pins:
+            self.bundle.check_unchanged()
+        self._networks.set_size(call.request.height, call.request.width)
+        self._networks.load_all()
+
+    def _encoded(self, call: Call) -> Call:
+        """The call with the context of all branches, its prompts screened."""
+        if call.context is not None:
             return call
-        safety = self.bundle.manifest.safety
-        return screened(call, safety, self._screen, self._tokenizer, self._context.encode)
+        with self._observer.stage("text"), self._context.loaded():
+            if self._screen is not None:
+                safety = self.bundle.manifest.safety
+                call = screened(call, safety, self._screen, self._tokenizer, self._context.encode)
+            return replace(call, context=self._context.encode(call.ids))
 
     def _noise(self, call: Call) -> tuple[Floats, list[Origin]]:
         request = call.request
@@ -483,7 +489,6 @@ class SafePipeline(CallDefaults):
     def _denoise(
         self,
         call: Call,
-        context: dict[str, NDArray[Any]],
         noise: Floats,
         callback: Callable[[int, float, Floats], None] | None,
         progress: bool | None,
@@ -499,7 +504,6 @@ class SafePipeline(CallDefaults):
                 {"unet": engines["unet"], "advance": engines["advance"]},
                 call,
                 noise=noise,
-                context=context,
                 callback=callback,
                 step_done=step_done,
             )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sld_edge.errors import InvalidInput, MissingDependency
 from sld_edge.manifest import Manifest
 from sld_edge.plain import LONGEST_LIST, is_listed, is_text, plain_list, plain_text
+from sld_edge.runtime.arguments import CallArguments
 from sld_edge.runtime.checks import float_array, real_number, texts, whole_number
 from sld_edge.runtime.noise import Generator, random_seed
 
@@ -44,38 +45,28 @@ class Request:
         return len(self.prompts)
 
 
-def request_from_call(
-    manifest: Manifest,
-    *,
-    prompt: str | Sequence[str],
-    negative_prompt: str | Sequence[str] | None,
-    height: int | None,
-    width: int | None,
-    num_images_per_prompt: int,
-    guidance_scale: float,
-    generator: Any,
-    seed: int | Sequence[int] | None,
-    latents: Any,
-    output_type: str,
-    callback_steps: int,
-) -> Request:
+def request_from_call(manifest: Manifest, given: CallArguments) -> Request:
     """Check everything that does not depend on the scheduler or the safety settings.
 
     Raises:
         InvalidInput: naming the argument, its value and what to do.
     """
-    prompts = texts("prompt", prompt)
-    negatives = _negatives(negative_prompt, len(prompts))
-    repeat = whole_number("num_images_per_prompt", num_images_per_prompt, low=1, high=_MOST_IMAGES)
+    prompts = texts("prompt", given.prompt)
+    negatives = _negatives(given.negative_prompt, len(prompts))
+    repeat = whole_number(
+        "num_images_per_prompt", given.num_images_per_prompt, low=1, high=_MOST_IMAGES
+    )
     batch = len(prompts) * repeat
     if batch > _MOST_IMAGES:
         raise InvalidInput(
             "too many images in one call", value=batch, hint=f"at most {_MOST_IMAGES}"
         )
     first = manifest.shapes[0]
-    height = first.height if height is None else whole_number("height", height, low=1)
-    width = first.width if width is None else whole_number("width", width, low=1)
-    scale = real_number("guidance_scale", guidance_scale, "a number from 1 on, usually 5 to 15")
+    height = first.height if given.height is None else whole_number("height", given.height, low=1)
+    width = first.width if given.width is None else whole_number("width", given.width, low=1)
+    scale = real_number(
+        "guidance_scale", given.guidance_scale, "a number from 1 on, usually 5 to 15"
+    )
     # Below 1 a picture goes towards the unconditional row, which a negative prompt sets: that means nothing.
     if not 1.0 <= scale <= MOST_GUIDANCE:
         raise InvalidInput(
@@ -83,7 +74,7 @@ def request_from_call(
             value=scale,
             hint=f"use 1 to {MOST_GUIDANCE:g}",
         )
-    output_type = plain_text("output_type", output_type, f"use {' or '.join(OUTPUT_TYPES)}")
+    output_type = plain_text("output_type", given.output_type, f"use {' or '.join(OUTPUT_TYPES)}")
     if output_type not in OUTPUT_TYPES:
         raise InvalidInput(
             "unknown output_type", value=output_type, hint=f"use {', '.join(OUTPUT_TYPES)}"
@@ -101,10 +92,10 @@ def request_from_call(
         width=width,
         latent_shape=shape,
         guidance_scale=scale,
-        generators=_generators(generator, seed, batch),
-        latents=None if latents is None else _latents(latents, shape),
+        generators=_generators(given.generator, given.seed, batch),
+        latents=None if given.latents is None else _latents(given.latents, shape),
         output_type=output_type,
-        callback_steps=whole_number("callback_steps", callback_steps, low=1),
+        callback_steps=whole_number("callback_steps", given.callback_steps, low=1),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sld_edge import SafetyConfig
+from sld_edge import CallArguments, SafetyConfig
 from sld_edge.bundle import Bundle
 from sld_edge.manifest import HarmWords
 from sld_edge.runtime.call import Call, prepare_call
@@ -17,7 +17,8 @@ from sld_edge.runtime.tokenize import Tokenizer
 
 
 def called(bundle: Bundle, **arguments: Any) -> Call:
-    return prepare_call(bundle, Tokenizer(bundle), prompt="a castle by a lake", seed=1, **arguments)
+    given = CallArguments(prompt="a castle by a lake", seed=1, **arguments)
+    return prepare_call(bundle, Tokenizer(bundle), given)
 
 
 def with_words(bundle: Bundle, words: HarmWords | msgspec.UnsetType) -> Bundle:

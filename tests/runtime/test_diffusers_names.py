@@ -212,7 +212,7 @@ def test_setting_what_is_not_there_is_not_ignored(name: str, says: str, pipe: Sa
         ({"local_files_only": False}, "name a folder"),
         ({"device_map": "cuda"}, "engine="),
         ({"compute_precison": "bf16"}, "did you mean compute_precision?"),
-        ({"engine": "cuda"}, "use auto, onnxruntime"),
+        ({"engine": "cuda"}, "use auto, tensorrt, tensorrt-rtx, openvino, onnxruntime"),
         ({"engine": ""}, "leave it out"),
         ({"engine": "onnxruntime:gpu"}, "use auto, tensorrt-rtx"),
         ({"engine": "openvino:cuda"}, "use auto, cpu"),

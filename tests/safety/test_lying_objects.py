@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sld_edge import Generator, PolicyError, SafePipeline, SafetyConfig, SldError
+from sld_edge import CallArguments, Generator, PolicyError, SafePipeline, SafetyConfig, SldError
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import EngineOptions
 from sld_edge.errors import InvalidInput
@@ -274,7 +274,7 @@ def test_a_value_of_no_exact_type_is_one_clear_line(
     opened: tuple[Bundle, Tokenizer], call: dict[str, Any]
 ) -> None:
     with pytest.raises(SldError) as caught:
-        prepare_call(*opened, **{"prompt": "a castle", **call})
+        prepare_call(*opened, CallArguments(**{"prompt": "a castle", **call}))
     text = str(caught.value)
     assert "\n" not in text
     assert 10 < len(text) < 500
@@ -283,13 +283,15 @@ def test_a_value_of_no_exact_type_is_one_clear_line(
 def test_numpys_own_numbers_are_numbers(opened: tuple[Bundle, Tokenizer]) -> None:
     call = prepare_call(
         *opened,
-        prompt=np.str_("a castle"),
-        num_inference_steps=np.int64(20),
-        guidance_scale=np.float32(7.5),
-        seed=np.uint32(3),
-        scheduler="euler",
-        timesteps=np.arange(900, 0, -100),
-        sld_warmup_steps=np.int32(2),
+        CallArguments(
+            prompt=np.str_("a castle"),
+            num_inference_steps=np.int64(20),  # type: ignore[arg-type]
+            guidance_scale=np.float32(7.5),  # type: ignore[arg-type]
+            seed=np.uint32(3),  # type: ignore[arg-type]
+            scheduler="euler",
+            timesteps=np.arange(900, 0, -100),  # type: ignore[arg-type]
+            sld_warmup_steps=np.int32(2),  # type: ignore[arg-type]
+        ),
     )
     assert type(call.request.prompts[0]) is str
     assert type(call.request.guidance_scale) is float

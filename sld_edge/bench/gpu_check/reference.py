@@ -15,6 +15,7 @@ from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.manifest import Graph, GraphKind, Shape
+from sld_edge.runtime.arguments import CallArguments
 from sld_edge.runtime.call import prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.observe import UNOBSERVED
@@ -94,7 +95,7 @@ def cases_on_cpu(bundle: Bundle, shape: Shape) -> Iterator[GraphCase]:
             return GraphCase(graph=graph, inputs=inputs, outputs=engine.run(inputs))
 
     asked = {key: value for key, value in call_of(shape, 2).items() if key != "progress"}
-    ids = prepare_call(bundle, Tokenizer(bundle), **asked).ids
+    ids = prepare_call(bundle, Tokenizer(bundle), CallArguments(**asked)).ids
     yield case("text", {"input_ids": np.ascontiguousarray(ids[1, :1])})
 
     text = bundle.graph("text")

@@ -74,7 +74,7 @@ def test_the_copy_says_what_was_measured_and_the_runtime_believes_it(
     assert "What a lower precision costs in safety" in (out / CARD_NAME).read_text("utf-8")
     for precision, notes in (("bf16", 0), ("int8", 1), ("fp16", 1)):
         with SafePipeline.from_pretrained(out, compute_precision=precision, lazy=True) as pipe:  # type: ignore[arg-type]
-            assert len(pipe._prepared(prompt="a cat").notes) == notes
+            assert len(pipe.prepare("a cat").notes) == notes
     assert Bundle.open(tiny_bundle).digest == before.digest
     capsys.readouterr()
     assert run(tiny_bundle, out, "--full", reports["fp32"], "--low", reports["bf16"]) == 2
