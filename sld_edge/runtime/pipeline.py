@@ -63,6 +63,9 @@ _NOT_JUDGED = {
 class SafePipeline(CallDefaults):
     """Text → images under Safe Latent Diffusion, from a bundle that ``sld-export`` made.
 
+    Open one with :meth:`from_pretrained`, which checks the bundle's files; building one from ``bundle``, ``options``,
+    ``observer`` and ``memory`` reads no file and loads nothing.
+
     Threads may share one: calls run one after the other in the order in which they came, :meth:`close` and
     :meth:`load` wait for their turn too, and everything else may be used meanwhile (docs/threads.md).
 
@@ -200,6 +203,10 @@ class SafePipeline(CallDefaults):
                 :func:`~sld_edge.runtime.memory_plan.plan_memory` takes them; this pipeline's memory mode,
                 and its engines' own figures where it runs on some that say them.
 
+        Raises:
+            InvalidInput: a size that the bundle lacks, or a number out of range.
+            BundleError: a graph is damaged.
+
         >>> from sld_edge import SafePipeline
         >>> plan = SafePipeline.from_pretrained("bundle", lazy=True).memory_plan(branches=3)
         >>> plan.peak_of("low") < plan.peak_of("normal")
@@ -262,12 +269,14 @@ class SafePipeline(CallDefaults):
             eta: DDIM's η and TCD's γ, 0 to 1; other schedulers ignore it.
             generator: :class:`~sld_edge.Generator`, a seed, a torch generator, or a list with one for each
                 image; one for all draws the whole batch at once, as in diffusers.
-            latents: Starting noise ``[B, C, h, w]`` of unit variance instead of a drawn one.
+            latents: Starting noise ``[B, C, h, w]`` of unit variance instead of a drawn one, of any float dtype;
+                computed with in float32.
             output_type: ``"pil"``, ``"np"`` (``[B, H, W, 3]`` in 0 … 1), ``"pt"`` (``[B, 3, H, W]``, needs torch) or
                 ``"latent"`` (float32 ``[B, C, h, w]``; the safety head judges its picture all the same, and flagged
                 latents are zeros).
             return_dict: False gives diffusers' tuple.
-            callback: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
+            callback: Called as ``callback(step, timestep, latents)`` with a float32 copy ``[B, C, h, w]`` of the
+                latents.
             callback_steps: Call it at every so many steps.
             sld_guidance_scale, sld_warmup_steps, sld_threshold, sld_momentum_scale, sld_mom_beta: the
                 numbers of :class:`~sld_edge.SafetyConfig`; those left out take medium's value.
@@ -374,6 +383,10 @@ class SafePipeline(CallDefaults):
     ) -> list[dict[str, Any]]:
         """What :meth:`check` checks, and the records that the call's images would have, as far as they are known now.
 
+        Args:
+            prompt: As in the call.
+            arguments: As for :meth:`check`.
+
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """
@@ -400,7 +413,11 @@ class SafePipeline(CallDefaults):
         return self._denoiser.captured
 
     def set_progress_bar_config(self, *, disable: bool | None = None, **others: Any) -> None:
-        """Show the progress bar always (False), never (True) or on a terminal (None).
+        """Show the progress bar always, never or on a terminal.
+
+        Args:
+            disable: False shows it always, True never, None on a terminal only.
+            others: Further settings of diffusers' method, each of which is refused.
 
         Raises:
             InvalidInput: another setting of tqdm's, which draws diffusers' bar.
