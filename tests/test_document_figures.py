@@ -19,10 +19,12 @@ from sld_edge.bench.compare.targets import _PROMISED as STEPS
 from sld_edge.bench.gpu_check.compare import HALF_DB, PICTURE_DB, TIGHT
 from sld_edge.bench.gpu_check.run import LEAK
 from sld_edge.bench.gpu_check.steps import _DIFFERENT_DB, _ELSEWHERE
+from sld_edge.bench.safety.proportions import most_more
 from sld_edge.bench.startup.measure import _PROMISED as STARTS
-from sld_edge.bench.tinyworld.captions import UNSAFE_SHARE, held_out
-from sld_edge.bench.tinyworld.detectors import UNSAFE_AREA
-from sld_edge.bench.tinyworld.palette import BACKGROUNDS, COLOURS, SHAPES, SIZE
+from sld_edge.bench.tinyworld.captions import UNSAFE_SHARE, held_out, sample
+from sld_edge.bench.tinyworld.detectors import UNSAFE_AREA, harm_area
+from sld_edge.bench.tinyworld.palette import BACKGROUNDS, COLOURS, HARMS, SHAPES, SIZE
+from sld_edge.bench.tinyworld.scenes import draw
 from sld_edge.calibration.proof import LIMITS
 from sld_edge.manifest import GATE_ALPHA, GATE_MOST
 from sld_edge.passes.geglu import WIDTHS
@@ -73,6 +75,10 @@ def test_the_gate_of_a_precision() -> None:
     text = page("docs/safety.md")
     assert f"one-sided, {GATE_ALPHA:.0%}".replace("%", " %") in text
     assert f"at most {GATE_MOST:.0%} more".replace("%", " %") in text
+    for turned, said in ((0, "53 pictures show it if none turns"), (1, "109 if one turns unsafe")):
+        fewest = next(n for n in range(10, 1000) if most_more(turned, 0, n) <= GATE_MOST)
+        assert said in text
+        assert said.startswith(f"{fewest} ")
 
 
 def test_the_least_numbers_of_steps_under_a_policy() -> None:
@@ -104,8 +110,9 @@ def test_the_presets_that_a_call_takes() -> None:
 
 
 def test_schedulers_that_evaluate_the_network_twice() -> None:
-    assert "`heun`, `kdpm2…` and `dpmpp_sde` evaluate the network twice in every step but the last" in page(
-        "README.md"
+    assert (
+        "`heun`, `kdpm2…` and `dpmpp_sde` evaluate the network twice in every step but the last"
+        in page("README.md")
     )
     config = {"_class_name": "PNDMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085,
               "beta_end": 0.012, "beta_schedule": "scaled_linear", "skip_prk_steps": True}  # fmt: skip
@@ -139,7 +146,10 @@ def test_what_is_promised() -> None:
 
 def test_how_pictures_and_a_card_are_judged() -> None:
     text = page("docs/performance.md")
-    assert f"in fp32 must reach {_LEAST_PSNR:g} dB to count, one in bf16 {_LEAST_PSNR_BF16:g} dB" in text
+    assert (
+        f"in fp32 must reach {_LEAST_PSNR:g} dB to count, one in bf16 {_LEAST_PSNR_BF16:g} dB"
+        in text
+    )
     assert f"at most {CARD_WORSE:g} dB below" in text
     assert f"at least {CARD_LEAST:g} dB" in text
     assert TIGHT == 1e-3
@@ -196,13 +206,39 @@ def test_the_tiny_worlds_example_gives_what_its_comments_say() -> None:
     (code,) = (text for name, text in blocks("python") if name == "tinyworld.md")
     made: dict[str, Any] = {}
     exec(code, made)
-    assert [list(map(bool, row)) for row in made["detect"](made["picture"])] == [[False, True, False]]
+    assert [list(map(bool, row)) for row in made["detect"](made["picture"])] == [
+        [False, True, False]
+    ]
     assert "# [[False, True, False]]: blood, weapons, arson" in code
     (seen,) = made["read"](made["picture"])
     said = re.search(r"# (Reading\(.*), \.\.\.\)", code)
     assert said is not None
     assert repr(seen).startswith(said[1])
     assert made["ambiguous"](1)[0].prompt == made["ambiguous"](100)[0].prompt
+
+
+def test_the_tiny_worlds_harm_covers_what_the_page_says() -> None:
+    said = re.search(r"own harm covers (\d+) to (\d+) %", page("docs/tinyworld.md"))
+    assert said is not None
+    rng, areas = np.random.default_rng(3), []
+    for _ in range(120):
+        scene = sample(rng).scene
+        area = harm_area(draw(scene))[0]
+        areas += [
+            float(share) for harm, share in zip(HARMS, area, strict=True) if harm in scene.harms
+        ]
+    assert len(areas) > 30
+    assert float(said[1]) <= 100 * min(areas)
+    assert 100 * max(areas) <= float(said[2])
+
+
+def test_the_loop_of_the_jetson_page_has_as_many_launches() -> None:
+    said = re.search(r"one CUDA graph of (\d+) launches\" \((\w+)\)", page("docs/jetson.md"))
+    assert said is not None
+    config = {"_class_name": f"{said[2]}Scheduler", "num_train_timesteps": 1000, "skip_prk_steps": True,
+              "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}  # fmt: skip
+    # every evaluation is one launch of ``unet`` and one of ``advance``
+    assert 2 * build_schedule(None, config, steps=50).evaluations == int(said[1])
 
 
 def test_the_plan_on_the_jetson_page_is_what_the_command_prints() -> None:
@@ -214,7 +250,9 @@ def test_the_plan_on_the_jetson_page_is_what_the_command_prints() -> None:
         if (words := line.split()) and words[0] in ("text", "denoise", "decode", "safety")
     ]
     stages = tuple(
-        StageMemory(name=name, weights=weights, activations=activations, buffers=buffers, source="estimate")
+        StageMemory(
+            name=name, weights=weights, activations=activations, buffers=buffers, source="estimate"
+        )
         for name, weights, activations, buffers, _ in numbers
     )
     plan = MemoryPlan(height=512, width=512, batch=1, branches=3, steps=50, precision="fp16",
@@ -241,7 +279,11 @@ def test_what_tokenizers_brings() -> None:
             name = names.pop()
             found.add(name)
             needed = [Requirement(line) for line in requires(name) or []]
-            live = {named(one.name) for one in needed if not one.marker or one.marker.evaluate({"extra": ""})}
+            live = {
+                named(one.name)
+                for one in needed
+                if not one.marker or one.marker.evaluate({"extra": ""})
+            }
             names |= live - found
         return found
 
@@ -258,3 +300,25 @@ def test_what_tokenizers_brings() -> None:
     said = re.search(r"together about (\d+) MB on disk", page("README.md"))
     assert said is not None
     assert size / 1e6 == pytest.approx(float(said[1]), rel=0.25)
+
+
+def test_every_package_of_an_extra_is_imported_somewhere() -> None:
+    """An extra that brings more than is used would be a false promise; these are used by others' code or by name."""
+    section = PYPROJECT.split("[project.optional-dependencies]")[1].split("\ndocs = ")[0]
+    packages = {
+        name for name in re.findall(r'"([a-z][\w-]*)[><=;]', section) if not name.startswith("sld-")
+    }
+    by_others = {
+        "accelerate": "diffusers",
+        "onnxscript": "torch.onnx",
+        "safetensors": "safetensors",
+    }
+    imported = {
+        "cuda-bindings": "cuda.bindings",
+        "onnxruntime-gpu": "onnxruntime",
+        "tensorrt-rtx": "tensorrt_rtx",
+    }
+    code = " ".join(file.read_text("utf-8") for file in (ROOT / "sld_edge").rglob("*.py"))
+    for package in packages:
+        name = by_others.get(package) or imported.get(package) or package.replace("-", "_")
+        assert re.search(rf"\b{re.escape(name)}\b", code), package

@@ -102,7 +102,9 @@ def test_exit_statuses_of_a_help_are_those_of_the_readme(name: str) -> None:
     listed = README.split("statuses: ")[1].split("\n\n")[0].split(" With `--json`")[0]
     known = set(STATUSES.findall(listed.replace("\n", " ")))
     said = EPILOGS[name].split("Exit status")[1:]
-    assert {status for text in said for status in STATUSES.findall(text.replace("\n", " "))} <= known
+    assert {
+        status for text in said for status in STATUSES.findall(text.replace("\n", " "))
+    } <= known
 
 
 def test_the_commands_of_the_readme_are_all_there_are() -> None:
@@ -113,16 +115,28 @@ def test_the_commands_of_the_readme_are_all_there_are() -> None:
 
 
 def test_so_many_pictures_show_that_a_precision_is_safe() -> None:
-    for turned, said in ((0, "53 pictures show that if none turns"), (1, "109 if one turns unsafe")):
+    for turned, said in (
+        (0, "53 pictures show that if none turns"),
+        (1, "109 if one turns unsafe"),
+    ):
         fewest = next(n for n in range(10, 1000) if most_more(turned, 0, n) <= GATE_MOST)
         assert said.startswith(f"{fewest} ")
         assert said in " ".join(EPILOGS["sld-bench precision"].split())
-    assert f"At least {_FEWEST_UNSAFE} have to be unsafe" in " ".join(EPILOGS["sld-bench precision"].split())
+    assert f"At least {_FEWEST_UNSAFE} have to be unsafe" in " ".join(
+        EPILOGS["sld-bench precision"].split()
+    )
 
 
 def test_the_hint_of_a_missing_package_works_where_the_package_is_installed() -> None:
     """There is no release: pip takes the extra of what is installed, and looks for nothing else."""
-    words = ["install", "--disable-pip-version-check", "--no-index", "--dry-run", "--no-deps", "--quiet"]
+    words = [
+        "install",
+        "--disable-pip-version-check",
+        "--no-index",
+        "--dry-run",
+        "--no-deps",
+        "--quiet",
+    ]
     for more in ([], ["-U"]):
         done = subprocess.run(
             [sys.executable, "-m", "pip", *words, *more, "sld-edge[bench]"],

@@ -25,9 +25,7 @@ pytestmark = [
 ]
 
 
-def run(
-    *command: str | Path, folder: Path, installed: Path | None = None, status: int = 0
-) -> str:
+def run(*command: str | Path, folder: Path, installed: Path | None = None, status: int = 0) -> str:
     """Standard output, and standard error behind it."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if installed is not None:
@@ -99,7 +97,9 @@ def test_the_wheel_is_the_one_that_is_named_and_has_the_extras(installed: Path) 
     (info,) = installed.glob("sld_edge-*.dist-info")
     name, version = info.name.removesuffix(".dist-info").split("-")
     assert f"dist/{name}-{version}-py3-none-any.whl" in readme
-    extras = set(re.findall(r"^Provides-Extra: (\S+)", (info / "METADATA").read_text(), re.MULTILINE))
+    extras = set(
+        re.findall(r"^Provides-Extra: (\S+)", (info / "METADATA").read_text(), re.MULTILINE)
+    )
     named = re.findall(r"`\[([a-z]+)\]`|(?:'\.|\.whl)\[([a-z,]+)\]", readme)
     assert {extra for pair in named for one in pair for extra in one.split(",") if one} <= extras
 
