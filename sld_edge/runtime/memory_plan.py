@@ -98,7 +98,7 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
         return max(totals) if checked_memory(memory) == "low" else sum(totals)
 
     def smallest_board(self, memory: MemoryMode) -> int | None:
-        """GB of the smallest board, of 8, 16, 32 and 64, that holds the peak and 2.5 GB for the system; None if none does.
+        """GB of the smallest board (8, 16, 32 or 64) that holds the peak and 2.5 GB for the system; None if none does.
 
         Raises:
             InvalidInput: ``memory`` is neither ``"normal"`` nor ``"low"``.
