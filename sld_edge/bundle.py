@@ -143,7 +143,7 @@ class Bundle:
         """The graph of one kind, for one pixel size where the kind has sizes.
 
         Args:
-            kind: ``"text"``, ``"unet"``, ``"advance"``, ``"advance_many"``, ``"decode"`` or ``"safety"``.
+            kind: ``"text"``, ``"unet"``, ``"advance"``, ``"decode"`` or ``"safety"``.
             height, width: Pixels.
 
         Raises:
