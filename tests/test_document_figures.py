@@ -144,6 +144,34 @@ def test_what_is_promised() -> None:
         assert re.search(rf'"{name}.*?\b{number}\b', source, re.DOTALL)
 
 
+def test_make_bench_runs_the_lines_of_the_page() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    values = dict(re.findall(r"^(\w+) :?= (.*)$", makefile, re.MULTILINE))
+    text = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    shown = text.split("each line can be run by itself:")[1].split("`compare`, `latency`")[0]
+    named = re.findall(r"`(\w+)=…", text.split("## What is promised")[0])
+    named += re.findall(r" (\w+)=…", text.split("## What is promised")[0])
+    assert {"SD15", "PEERS", "BENCH_STEPS"} <= set(named) <= set(values)
+
+    def plain(line: str) -> list[str]:
+        line = re.sub(r"\s--peers-folder \S+", "", line.replace("$(BENCH)/", ""))
+        for name, said in (
+            ("SD15", "sd15"),
+            ("SD15_BUNDLE", "sd15-bundle"),
+            ("SD15_INT8", "sd15-int8"),
+        ):
+            line = line.replace(f"$({name})", said)
+        return re.sub(r"\$\((BENCH_\w+)\)", lambda one: values[one[1]], line).split()
+
+    recipe = makefile.split("\nbench:")[1].split("\n\n")[0].replace("\\\n", " ")
+    made = [
+        plain(one) for one in re.findall(r"\$\(BIN\)/(sld-(?:calibrate|bench (?!make)).*)", recipe)
+    ]
+    page_lines = shown.replace("\\\n", " ").splitlines()
+    assert made == [plain(line) for line in page_lines if line.strip().startswith("sld-")]
+    assert len(made) == 6
+
+
 def test_how_pictures_and_a_card_are_judged() -> None:
     text = page("docs/performance.md")
     assert (
@@ -179,6 +207,12 @@ def test_the_counts_of_the_passes() -> None:
         forms = [model[form] for model in (UNET, DECODER) for form in ("before", "fused", "last")]
         assert [int(cell) for cell in cells] == [counts.get(kind, 0) for counts in forms], kind
     assert f"widths other than {', '.join(map(str, WIDTHS))}" in page("docs/passes.md")
+
+
+def test_what_signing_needs() -> None:
+    wanted = re.search(r"pip install '(cryptography>=\d+)'", page("docs/threat-model.md"))
+    assert wanted is not None
+    assert f'sign = ["{wanted[1]}"]' in PYPROJECT
 
 
 def test_the_rooms_of_the_house() -> None:

@@ -52,7 +52,8 @@ Examples:
 
 \b
 Exit status: 0 done, 2 wrong input, 4 bundle damaged, 5 checkpoint not supported, 6 a graph misses its
-tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 interrupted.
+tolerance, 7 no engine could be built, 8 package missing, 9 cannot write,
+12 not enough memory, 130 interrupted.
 """
 
 
