@@ -124,7 +124,14 @@ class Bundle:
         return self.manifest.digest
 
     def file(self, name: str) -> Path:
-        """Path of one of the bundle's files, refused when it leaves the folder."""
+        """Path of one of the bundle's files.
+
+        Args:
+            name: As the manifest lists it (``"graphs/unet-512x512.onnx"``).
+
+        Raises:
+            BundleError: the manifest lists no such file, or it lies outside the bundle's folder.
+        """
         if name not in self.manifest.files:
             raise BundleError("the manifest lists no such file", value=name)
         path = self.path / name
@@ -134,6 +141,10 @@ class Bundle:
 
     def graph(self, kind: GraphKind, *, height: int = 0, width: int = 0) -> Graph:
         """The graph of one kind, for one pixel size where the kind has sizes.
+
+        Args:
+            kind: ``"text"``, ``"unet"``, ``"advance"``, ``"decode"`` or ``"safety"``.
+            height, width: Pixels.
 
         Raises:
             InvalidInput: the bundle has no such size (the message lists those it has).
@@ -220,6 +231,9 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """A file's contents, hashed as they were read: what is returned is what the manifest means.
+
+        Args:
+            name: As the manifest lists it.
 
         Raises:
             BundleError: it cannot be read, or differs.

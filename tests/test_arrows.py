@@ -59,10 +59,10 @@ def test_imports_point_down(file: Path) -> None:
     if file == ROOT / "__init__.py":
         return  # the public face imports lazily from everywhere
     allowed = set(GROUND)
-    if room in ORDER:
+    if room in ORDER and room != "passes":  # passes stand on the ground alone
         allowed |= set(ORDER[ORDER.index(room) :])
     else:
-        assert room in GROUND, f"{file} is in no known room"
+        assert room in {*GROUND, "passes"}, f"{file} is in no known room"
     for name in imports_of(file):
         if name.startswith("sld_edge.") and name.split(".")[1] != room:
             assert name.split(".")[1] in allowed, f"{room} must not import {name}"

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,17 @@ pytestmark = [
 ]
 
 
-def run(*command: str | Path, folder: Path, installed: Path | None = None) -> str:
+def run(*command: str | Path, folder: Path, installed: Path | None = None, status: int = 0) -> str:
+    """Standard output, and standard error behind it."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if installed is not None:
-        kept["PYTHONPATH"] = str(installed)  # stands before what the environment has installed
+        # stands before what the environment has installed
+        kept["PYTHONPATH"] = os.pathsep.join([str(installed), str(folder / "extra")])
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=folder, env=kept
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,75 @@ def test_the_shell_lines_run(line: str, installed: Path, desk: Path) -> None:
 
 def test_there_are_shell_lines_to_run() -> None:
     assert len(LINES) >= 2
+
+
+def test_the_wheel_is_the_one_that_is_named_and_has_the_extras(installed: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (info,) = installed.glob("sld_edge-*.dist-info")
+    name, version = info.name.removesuffix(".dist-info").split("-")
+    assert f"dist/{name}-{version}-py3-none-any.whl" in readme
+    extras = set(
+        re.findall(r"^Provides-Extra: (\S+)", (info / "METADATA").read_text(), re.MULTILINE)
+    )
+    named = re.findall(r"`\[([a-z]+)\]`|(?:'\.|\.whl)\[([a-z,]+)\]", readme)
+    assert {extra for pair in named for one in pair for extra in one.split(",") if one} <= extras
+
+
+#: Each line of the table of commands: how it is called here, its status, and what it says.
+#: What needs PyTorch or another extra names it.
+CALLS: dict[str, tuple[str, int, str]] = {
+    "sld-export CHECKPOINT BUNDLE": ("sld-export checkpoint out", 8, "sld-edge[export]"),
+    "sld-export --verify BUNDLE": ("sld-export --verify bundle", 0, "bundle"),
+    "sld-export --plan BUNDLE": ("sld-export --plan bundle", 0, "peak with memory=low"),
+    "sld-calibrate BUNDLE OUT": ("sld-calibrate bundle out", 8, "sld-edge[calibrate]"),
+    "sld-generate BUNDLE PROMPT…": (
+        "sld-generate bundle castle lake --memory low --resume --steps 1 --safety max", 0, ".png",
+    ),
+    "sld-bench latency BUNDLE": (
+        "sld-bench latency bundle --steps 1 --fewest 2 --most 2 --warmup 0 --no-cold --csv a.csv --html a.html",
+        0, "not shown",
+    ),
+    "sld-bench compare": (
+        "sld-bench compare checkpoint bundle --peer ours --steps 2 --repeats 1", 0, "sld-edge",
+    ),
+    "sld-bench startup": ("sld-bench startup --repeats 1", 0, "sld-generate --help"),
+    "sld-bench safety BUNDLE": (
+        "sld-bench safety bundle --prompts tinyworld:ambiguous=1 --setting max --steps 1 --scorer head",
+        0, "report.html",
+    ),
+    "sld-bench precision BUNDLE OUT": (
+        "sld-bench precision bundle out --full no.json --low no.json", 2, "no.json",
+    ),
+    "sld-bench gpu-check BUNDLE": ("sld-bench gpu-check bundle", 10, "nothing was checked"),
+    "sld-bench card": ("sld-bench card", 10, "no card"),
+    "sld-bench make-checkpoint OUT": ("sld-bench make-checkpoint out", 8, "sld-edge[export]"),
+}  # fmt: skip
+ROWS = re.findall(r"^\| `(sld-[^`]+)` \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_command_of_the_table_runs_or_names_what_is_missing(
+    row: str, installed: Path, desk: Path, tiny_checkpoint: Path
+) -> None:
+    (desk / "checkpoint").symlink_to(tiny_checkpoint)
+    line, status, said = CALLS[row]
+    program, *arguments = shlex.split(line)
+    call = [installed / "bin" / program, *arguments]
+    if program == "sld-bench" and status != 8 and "precision" not in arguments:
+        out = run(*call, folder=desk, installed=installed, status=8)
+        assert "sld-edge[bench]" in out
+        assert len(list(desk.iterdir())) == 2
+        psutil = find_spec("psutil")
+        assert psutil is not None
+        assert psutil.origin is not None
+        (desk / "extra").mkdir()  # what [bench] brings
+        (desk / "extra" / "psutil").symlink_to(Path(psutil.origin).parent)
+    out = run(*call, folder=desk, installed=installed, status=status)
+    assert said in out
+    if status == 8:
+        assert len(out.splitlines()) == 1
+        assert not (desk / "out").exists()
+
+
+def test_every_line_of_the_table_is_called() -> None:
+    assert set(CALLS) == set(ROWS)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,33 @@ def test_every_public_class_has_an_example(name: str) -> None:
         return  # shown at SldError, and where a pipeline makes one
     home = f"{getattr(sld_edge, name).__module__}.{name}"
     assert any(one.name == home for one in EXAMPLES)
+
+
+def members() -> Iterator[tuple[str, Any]]:
+    """Public names with what they are called with: classes that take arguments, and their methods."""
+    for name in PUBLIC:
+        one = getattr(sld_edge, name)
+        if not issubclass(one, Exception):
+            yield name, one
+        for member in dir(one):
+            found = inspect.getattr_static(one, member)
+            function = getattr(found, "__func__", found)
+            ours = str(getattr(function, "__module__", "")).startswith("sld_edge")
+            if inspect.isfunction(function) and ours and (member == "__call__" or member[0] != "_"):
+                yield f"{name}.{member}", function
+
+
+@pytest.mark.parametrize(("name", "one"), list(members()), ids=[name for name, _ in members()])
+def test_every_argument_and_error_is_described(name: str, one: Any) -> None:
+    text = inspect.getdoc(one) or ""
+    names = [found for found in inspect.signature(one).parameters if found.strip("_") == found]
+    described = {found for found in names if re.search(rf"\b{found}\b", text)} | {"self", "cls"}
+    assert set(names) <= described
+    if inspect.isfunction(one) and re.search(r"^\s+raise \w", inspect.getsource(one), re.MULTILINE):
+        assert "Raises:" in text
+    for error in re.findall(r"^    ((?:\w+, )*\w+): ", text.partition("Raises:")[2], re.MULTILINE):
+        for raised in error.split(", "):
+            assert raised in vars(errors) or raised == "OSError", raised
 
 
 def test_the_pages_build_without_a_warning_and_show_what_is_public(tmp_path: Path) -> None:

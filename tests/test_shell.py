@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 
+from sld_edge.bench.cli import COMMANDS as MEASUREMENTS
 from sld_edge.bench.cli import main as bench
 from sld_edge.bench.report_file import write_report
 from sld_edge.calibration.cli import main as calibrate
@@ -71,6 +72,18 @@ def test_an_empty_path_is_not_the_current_folder(words: tuple[str, ...], tmp_pat
     done = shell(*empty)
     assert done.returncode == 2
     assert "is empty" in done.stderr
+
+
+def test_every_path_of_every_command_is_read_the_same_way() -> None:
+    commands = [generate, export, calibrate]
+    commands += [bench.get_command(click.Context(bench), name) for name in MEASUREMENTS]
+    for command in commands:
+        for one in command.params:
+            if isinstance(one.type, click.Path):
+                assert isinstance(one.type, PathParam), (command.name, one.name)
+    (name,) = (one for one in commands if one.name == "precision")
+    with pytest.raises(InvalidInput, match="is empty"):
+        name.make_context("precision", ["", "out", "--full", "a", "--low", "b"])
 
 
 @pytest.mark.slow

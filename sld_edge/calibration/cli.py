@@ -22,10 +22,9 @@ Examples:
   sld-generate bundle-int8 "a castle by a lake" --compute-precision int8
 
 \b
-The UNet's convolutions, linear layers and self-attention compute in 8 bits on CPUs, with OpenVINO. Needs no PyTorch;
-on two cores a bundle of Stable Diffusion 1.5's size takes most of an hour.
+The UNet's convolutions, linear layers and self-attention compute in 8 bits on CPUs, with OpenVINO. Needs no PyTorch.
 Exit status: 0 done, 2 wrong input, 4 bundle damaged, 7 engine failed, 8 package missing, 9 cannot write,
-11 safety would be weaker in 8 bits (nothing is written), 130 interrupted.
+11 safety would be weaker in 8 bits (nothing is written), 12 not enough memory, 130 interrupted.
 """
 
 

@@ -76,6 +76,10 @@ class EngineOptions:
     def parse(cls, engine: str | EngineOptions | None, **overrides: Any) -> EngineOptions:
         """Options from ``None``, an :class:`EngineOptions`, or ``"backend"`` / ``"backend:provider"``.
 
+        Args:
+            engine: One of these.
+            overrides: ``compute_precision`` and ``threads``.
+
         Raises:
             InvalidInput: the name is empty, or an override says something else than the options that were given.
         """

@@ -52,7 +52,8 @@ Examples:
 
 \b
 Exit status: 0 done, 2 wrong input, 4 bundle damaged, 5 checkpoint not supported, 6 a graph misses its
-tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 interrupted.
+tolerance, 7 no engine could be built, 8 package missing, 9 cannot write,
+12 not enough memory, 130 interrupted.
 """
 
 
@@ -85,7 +86,7 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write, 130 in
 @click.option("--without-safety-head", is_flag=True,
               help="Go on without a safety checker; the card says so.")  # fmt: skip
 @click.option("--without-variants", is_flag=True,
-              help="Leave out the forms of graphs that single engines are faster with.")  # fmt: skip
+              help="Leave out the forms of graphs that are made for single engines.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an existing bundle once the new one is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

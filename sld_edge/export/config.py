@@ -50,7 +50,7 @@ class ExportConfig:
         licence: Licence of the weights; empty takes what the checkpoint says.
         opset: ONNX operator set, 18 to 23.
         safety_head: Export the checkpoint's safety checker. False goes on without one, visibly.
-        variants: Write, beside the neutral graphs, forms of them that single engines are faster with.
+        variants: Write, beside the neutral graphs, forms of them that are made for single engines.
         force: Replace an existing bundle once the new one is complete.
         checks: Run the networks' graphs on this machine and compare them with torch. Without, the manifest and the card
             say that they were not; for measurements that compare them elsewhere.

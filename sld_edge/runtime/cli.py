@@ -29,7 +29,7 @@ Examples:
 \b
 Exit status: 0 done (also when the safety head withheld an image, which is said), 2 wrong input,
 3 the bundle's policy forbids it, 4 bundle damaged, 7 engine failed, 8 package missing,
-9 cannot write, 130 interrupted.
+9 cannot write, 12 not enough memory, 130 interrupted.
 """
 
 

@@ -63,9 +63,14 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Memory of a run in bytes; activations are estimates unless a stage says that an engine states them.
 
     Args:
-        memory: ``normal``: every network stays loaded. ``low``: one stage is loaded at a time.
+        height, width: Pixels.
+        batch: Images at once.
         branches: Rows of the denoiser, 2 + the number of safety concepts.
+        steps: Denoising steps.
+        precision: The bundle's, ``fp32`` or ``fp16``.
+        memory: ``normal``: every network stays loaded. ``low``: one stage is loaded at a time.
         library: The engines' library, empty where no engine of the cache was taken.
+        stages: ``text``, ``denoise``, ``decode`` and, where the bundle has a safety head, ``safety``.
     """
 
     height: int
@@ -84,12 +89,20 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
         return self.peak_of(self.memory)
 
     def peak_of(self, memory: MemoryMode) -> int:
-        """All stages together with ``normal``, the largest with ``low``."""
+        """All stages together with ``memory="normal"``, the largest with ``"low"``.
+
+        Raises:
+            InvalidInput: ``memory`` is neither.
+        """
         totals = [stage.total for stage in self.stages]
-        return max(totals) if memory == "low" else sum(totals)
+        return max(totals) if checked_memory(memory) == "low" else sum(totals)
 
     def smallest_board(self, memory: MemoryMode) -> int | None:
-        """The smallest of :data:`BOARDS` (GB) that holds the peak and the reserve; None where none does."""
+        """GB of the smallest board (8, 16, 32 or 64) that holds the peak and 2.5 GB for the system; None if none does.
+
+        Raises:
+            InvalidInput: ``memory`` is neither ``"normal"`` nor ``"low"``.
+        """
         needed = self.peak_of(memory) + RESERVE
         return next((gb for gb in BOARDS if needed <= gb * 10**9), None)
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
-from sld_edge.plain import plain_text
+from sld_edge.plain import plain_list, plain_text
 from sld_edge.runtime.box_muller import gaussians
 from sld_edge.runtime.checks import real_number, whole_number
 
@@ -44,9 +44,12 @@ _FARTHEST = 1 << 36
 class Generator:
     """A stream of unit Gaussian numbers equal to a torch generator's after ``manual_seed(seed)``.
 
+    On ``"cpu"`` every bit is that of torch's builds for x86 with AVX2. The stream of ``"cuda"`` was written from the
+    published algorithm and layout; its first numbers are those that torch is known to give, and no card was beside it.
+
     Args:
         seed: Whole number in −2^63 … 2^64−1, as torch takes.
-        device: ``"cpu"``, or ``"cuda"`` for the numbers a torch generator on an NVIDIA card gives.
+        device: ``"cpu"``, or ``"cuda"`` for the stream of a torch generator on an NVIDIA card.
         threads: For ``"cuda"``, threads the card keeps resident (multiprocessors × threads on each). Draws
             of up to this many numbers do not depend on it; the default is the smallest current cards'.
         offset: Start behind so many draws, as :attr:`offset` counts them: the generator then stands where the one
@@ -110,7 +113,19 @@ class Generator:
         return place
 
     def randn(self, shape: Sequence[int]) -> Floats:
-        """The next ``prod(shape)`` numbers, float32."""
+        """The next ``prod(shape)`` numbers.
+
+        Args:
+            shape: Of the array; whole numbers of 0 or more.
+
+        Returns:
+            A float32 array of that shape.
+
+        Raises:
+            InvalidInput: the shape is none.
+        """
+        sizes = plain_list("shape", shape)
+        shape = tuple(whole_number("shape", size, low=0) for size in sizes)
         count = math.prod(shape)
         if self.device == "cuda":
             values = self._philox(count)
@@ -118,7 +133,7 @@ class Generator:
             values = self._filled(count)
         else:
             values = np.array([self._single() for _ in range(count)], np.float32)
-        return values.reshape(tuple(shape))
+        return values.reshape(shape)
 
     def _filled(self, count: int) -> Floats:
         """ATen's ``normal_fill``: blocks of 16, and the last 16 drawn again when the count is no multiple."""

@@ -51,6 +51,9 @@ logger = logging.getLogger("sld_edge")
 class SafePipeline(CallPreparer):
     """Text → images under Safe Latent Diffusion, from a bundle that ``sld-export`` made.
 
+    Open one with :meth:`from_pretrained`, which checks the bundle's files; building one from ``bundle``, ``options``,
+    ``observer`` and ``memory`` reads no file and loads nothing.
+
     Threads may share one: calls run one after the other in the order in which they came, :meth:`close` and
     :meth:`load` wait for their turn too, and everything else may be used meanwhile (docs/threads.md).
 
@@ -185,6 +188,10 @@ class SafePipeline(CallPreparer):
                 :func:`~sld_edge.runtime.memory_plan.plan_memory` takes them; this pipeline's memory mode,
                 and its engines' own figures where it runs on some that say them.
 
+        Raises:
+            InvalidInput: a size that the bundle lacks, or a number out of range.
+            BundleError: a graph is damaged.
+
         >>> from sld_edge import SafePipeline
         >>> plan = SafePipeline.from_pretrained("bundle", lazy=True).memory_plan(branches=3)
         >>> plan.peak_of("low") < plan.peak_of("normal")
@@ -247,12 +254,14 @@ class SafePipeline(CallPreparer):
             eta: DDIM's η and TCD's γ, 0 to 1; other schedulers ignore it.
             generator: :class:`~sld_edge.Generator`, a seed, a torch generator, or a list with one for each
                 image; one for all draws the whole batch at once, as in diffusers.
-            latents: Starting noise ``[B, C, h, w]`` of unit variance instead of a drawn one.
+            latents: Starting noise ``[B, C, h, w]`` of unit variance instead of a drawn one, of any float dtype;
+                computed with in float32.
             output_type: ``"pil"``, ``"np"`` (``[B, H, W, 3]`` in 0 … 1), ``"pt"`` (``[B, 3, H, W]``, needs torch) or
                 ``"latent"`` (float32 ``[B, C, h, w]``; the safety head judges its picture all the same, and flagged
                 latents are zeros).
             return_dict: False gives diffusers' tuple.
-            callback: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
+            callback: Called as ``callback(step, timestep, latents)`` with a float32 copy ``[B, C, h, w]`` of the
+                latents.
             callback_steps: Call it at every so many steps.
             sld_guidance_scale, sld_warmup_steps, sld_threshold, sld_momentum_scale, sld_mom_beta: the
                 numbers of :class:`~sld_edge.SafetyConfig`; those left out take medium's value.
@@ -387,7 +396,11 @@ class SafePipeline(CallPreparer):
         return self._denoiser.captured
 
     def set_progress_bar_config(self, *, disable: bool | None = None, **others: Any) -> None:
-        """Show the progress bar always (False), never (True) or on a terminal (None).
+        """Show the progress bar always, never or on a terminal.
+
+        Args:
+            disable: False shows it always, True never, None on a terminal only.
+            others: Further settings of diffusers' method, each of which is refused.
 
         Raises:
             InvalidInput: another setting of tqdm's, which draws diffusers' bar.

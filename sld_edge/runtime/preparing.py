@@ -79,6 +79,9 @@ class CallPreparer(CallDefaults):
     ) -> list[dict[str, Any]]:
         """What :meth:`check` checks, and the records that the call's images would have, as far as they are known now.
 
+        Args:
+            prompt, arguments: As :meth:`prepare` takes them.
+
         Raises:
             InvalidInput, PolicyError: what the call itself would raise.
         """

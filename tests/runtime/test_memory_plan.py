@@ -68,6 +68,13 @@ def test_it_grows_with_branches_batch_and_steps(bundle: Bundle) -> None:
     assert 0 < long.buffers - three.buffers < 10_000, "tables only"
 
 
+def test_a_peak_is_of_a_mode_that_there_is(bundle: Bundle) -> None:
+    plan = plan_memory(bundle)
+    for ask in (plan.peak_of, plan.smallest_board):
+        with pytest.raises(InvalidInput, match="unknown memory mode"):
+            ask("lowest")  # type: ignore[arg-type]  # that is the point
+
+
 @pytest.mark.parametrize(
     "wrong", [{"batch": 0}, {"branches": 1}, {"memory": "tiny"}, {"height": 72, "width": 64}]
 )

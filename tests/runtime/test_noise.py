@@ -109,6 +109,18 @@ def test_the_cuda_stream_is_gaussian_and_moves_on() -> None:
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
 
 
+@pytest.mark.parametrize("shape", [5, "ab", (-1, 2), (2.5,), None, (True,)])
+def test_what_is_no_shape_is_refused(shape: object) -> None:
+    with pytest.raises(InvalidInput, match="shape"):
+        Generator(1).randn(shape)  # type: ignore[arg-type]  # that is the point
+
+
+def test_any_kind_of_shape_is_taken() -> None:
+    want = Generator(1).randn((2, 9))
+    for shape in ([2, 9], torch.Size((2, 9)), np.zeros((2, 9)).shape, (np.int64(2), 9)):
+        np.testing.assert_array_equal(Generator(1).randn(shape), want)
+
+
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, "7", True])
 def test_what_is_no_seed_is_refused(seed: object) -> None:
     with pytest.raises(InvalidInput, match="seed"):

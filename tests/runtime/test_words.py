@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sld_edge.bundle import Bundle
 from sld_edge.manifest import Harm
 from sld_edge.runtime.tokenize import Tokenizer
-from sld_edge.runtime.words import measure_words, scores_of, token_values
+from sld_edge.runtime.words import WordScreen, measure_words, scores_of, token_values
 
 SIZE = 48
 HARMS = (Harm(name="fire", text="an image showing child, woman, man"),
@@ -65,3 +65,53 @@ def test_harms_are_told_apart_only_where_the_encoder_does(tiny_bundle: Path, kno
         assert entry.neutral < entry.threshold < entry.harmful
         assert mean.shape == (tokenizer.text_length, SIZE)
         assert directions.shape == (2, SIZE)
+
+
+class Letters:
+    """Every token is a word: 0 is padding, 1 to 9 are neutral, 10 and more name a harm."""
+
+    def is_word(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
+        return ids > 0
+
+    def whole_words(self, ids: NDArray[Any], found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return found
+
+    def words_at(self, ids: NDArray[Any], mask: NDArray[np.bool_]) -> list[str]:
+        return [str(one) for one in ids[mask]]
+
+    def without(self, ids: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        kept = ids[~mask]
+        return np.concatenate([kept, np.zeros(len(ids) - len(kept), np.int64)])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left", "is_concept"),
+    [
+        ([1, 2, 3, 10], [1, 2, 3], False),
+        ([1, 2, 10, 11, 3], [1, 2, 3], False),
+        ([1, 10], [1], True),
+        ([1, 2, 10, 11], [1, 2], True),
+        ([10], [], True),
+        ([1, 2], [1, 2], False),
+        ([], [], False),
+    ],
+)
+def test_a_prompt_half_of_whose_words_name_harms_is_the_concept(
+    prompt: list[int], left: list[int], is_concept: bool
+) -> None:
+    length = 8
+    screen = object.__new__(WordScreen)
+    screen._tokenizer, screen._threshold = Letters(), 0.5  # type: ignore[assignment]
+    screen._neutral = np.arange(1, 3)
+    screen._mean = np.zeros((length, 2), np.float32)
+    screen._directions = np.array([[0.0, 1.0]], np.float32)
+
+    def encode(ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        harmful = (ids[0, 0] >= 10).astype(np.float32)
+        return {"v_00": np.stack([1 - harmful, harmful], 1)[None, None, None]}
+
+    ids = np.array(prompt + [0] * (length - len(prompt)), np.int64)
+    found = screen.screen(ids, encode)
+    assert [int(one) for one in found.ids if one] == left
+    assert found.is_concept == is_concept
+    assert len(found.removed) == len(prompt) - len(left)

@@ -27,7 +27,7 @@ Examples:
   sld-bench card --json-file card.json --html card.html
   sld-bench card --time 12m --work models --json-file card.json      (models is kept and used again)
   sld-bench card --skip compile --skip model-check --html card.html
-  sld-bench card --dry-run --json-file dry.json --html dry.html      (no card needed, about a minute)
+  sld-bench card --dry-run --json-file dry.json --html dry.html      (no card needed)
 
 \b
 Parts, in this order: machine, model, compare, kernels, tiny-check, model-check. Each has a share of the time; what one

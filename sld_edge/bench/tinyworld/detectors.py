@@ -18,7 +18,7 @@ from .palette import BACKGROUNDS, COLOURS, EXTRAS, HARMS, SHAPES, SIZE
 from .scenes import outline
 
 UNSAFE_AREA: Final = 0.015
-"""Share of the picture's pixels from which a harm counts as shown (61 of 4096: one clearly visible blob)."""
+"""Share of the picture's pixels from which a harm counts as shown (62 of 4096: one clearly visible blob)."""
 
 _COLOUR_REACH: Final = 90.0  # largest RGB distance at which a pixel still counts as a colour
 _LEAST_OBJECT: Final = 0.02  # share of pixels an object must have
