@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from sld_edge.bundle import Bundle
+from sld_edge.manifest import Precision
 
 
 def _take_cores() -> None:
@@ -72,20 +76,53 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
 
 
 @pytest.fixture(scope="session")
-def world_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of the shipped model, whose pictures detectors can read."""
-    return _exported(tmp_path_factory, MODEL)
+def half_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """That checkpoint's bundle, fp16."""
+    return _exported(tmp_path_factory, tiny_checkpoint, precision="fp16")
 
 
-def _exported(factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the demo's first run left, in 8 steps; ``said.json`` beside it is what it printed."""
+
+    def make(out: Path) -> None:
+        (out / "demo").mkdir(parents=True)
+        (out / "said.json").write_text(json.dumps(run_demo(out / "demo")), "utf-8")
+
+    return made_once(tmp_path_factory, "demo", make) / "demo"
+
+
+def run_demo(out: Path) -> dict[str, object]:
+    """Run the demo of the shipped model in a process of its own, in 8 steps; what it printed."""
+    words = ["-m", "sld_edge.bench.demo", "--out", str(out), "--json", "--steps", "8"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True, text=True, check=False, cwd=MODEL.parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said: dict[str, object] = json.loads(done.stdout)
+    return said
+
+
+@pytest.fixture(scope="session")
+def world_bundle(demo: Path) -> Path:
+    """The bundle of the shipped model, whose pictures detectors can read: the demo exports it."""
+    return demo / "bundle"
+
+
+def _exported(
+    factory: pytest.TempPathFactory, checkpoint: Path, precision: Precision = "fp32"
+) -> Path:
     from sld_edge.export.config import ExportConfig
     from sld_edge.export.export_bundle import export_bundle
 
     name = checkpoint.name
     return made_once(
         factory,
-        f"bundle-of-{name}",
-        lambda out: export_bundle(ExportConfig(checkpoint=checkpoint, out=out / name)),
+        f"{precision}-bundle-of-{name}",
+        lambda out: export_bundle(
+            ExportConfig(checkpoint=checkpoint, out=out / name, precision=precision)
+        ),
     ) / name  # fmt: skip
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,29 +14,16 @@ from PIL import Image
 
 from sld_edge import SafePipeline
 from sld_edge.bench.tinyworld import ambiguous, detect
-
-ROOT = Path(__file__).parents[2]
-
-
-def demo(out: Path, *arguments: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "sld_edge.bench.demo", "--out", str(out), "--json", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from tests.conftest import run_demo
 
 
 @pytest.mark.slow
-def test_the_demo_makes_a_picture_twice_and_exports_once(tmp_path: Path) -> None:
-    first = demo(tmp_path, "--steps", "8")
-    made = (tmp_path / "bundle" / "manifest.json").stat().st_mtime_ns
-    second = demo(tmp_path, "--steps", "8")
-    assert (tmp_path / "bundle" / "manifest.json").stat().st_mtime_ns == made
+def test_the_demo_makes_a_picture_twice_and_exports_once(demo: Path, tmp_path: Path) -> None:
+    first = json.loads((demo.parent / "said.json").read_text("utf-8"))
+    again = Path(shutil.copytree(demo, tmp_path / "demo"))
+    made = (demo / "bundle" / "manifest.json").stat().st_mtime_ns
+    second = run_demo(again)
+    assert (again / "bundle" / "manifest.json").stat().st_mtime_ns == made
     assert first["unsafe"] == second["unsafe"]
     assert list(first["unsafe"]) == ["off", "weak", "medium", "strong", "max"]
     with Image.open(first["picture"]) as picture:

@@ -46,9 +46,11 @@ def test_equals_diffusers_over_the_whole_grid(
     name: str, base: dict[str, object], double: bool
 ) -> None:
     for kind in KINDS:
+        # A prediction enters every step in the same way: long runs are of the checkpoint's own kind.
+        long = (14, 25, 50) if kind == base.get("prediction_type", "epsilon") else ()
         for spacing in SPACINGS:
             config = {**base, "prediction_type": kind, "timestep_spacing": spacing}
-            for steps in (1, 2, 3, 4, 10, 14, 15, 25, 50):
+            for steps in (1, 2, 3, 4, 10, 15, *long):
                 compare(name, config, steps=steps, double=double, eta=0.7, seed=steps)
 
 
