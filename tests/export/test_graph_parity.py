@@ -239,7 +239,8 @@ def test_a_v_prediction_bundle_of_an_odd_size_makes_the_references_picture(tmp_p
         unet_options={"use_linear_projection": True, "attention_head_dim": [2, 8]},
     )
     shapes = (Shape(height=72, width=88, batch=2),)
-    export_bundle(ExportConfig(checkpoint=checkpoint, out=tmp_path / "bundle", shapes=shapes))
+    out = tmp_path / "bundle"
+    export_bundle(ExportConfig(checkpoint=checkpoint, out=out, shapes=shapes, variants=False))
     call: dict[str, Any] = {
         "num_inference_steps": 12,
         "guidance_scale": 6.0,
