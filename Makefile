@@ -46,10 +46,10 @@ demo: $(STAMP) ## export a small checkpoint and picture the same seed without an
 	@$(BIN)/python -m sld_edge.bench.demo --out out/demo
 
 test: $(STAMP) $(LEAN_STAMP) lint ## lint, types and every test
-	SLD_LEAN_PYTHON=$(LEAN)/bin/python $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+	SLD_LEAN_PYTHON=$(LEAN)/bin/python $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test-fast: $(STAMP) ## the quick tests only
-	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadscope
+	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -10,12 +10,16 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
 from sld_edge.bundle import Bundle
 from sld_edge.manifest import Precision
+
+if TYPE_CHECKING:
+    from tests.two_exports import TwoExports
 
 
 def _take_cores() -> None:
@@ -38,6 +42,40 @@ if threading.current_thread() is threading.main_thread():
     # A shell starts background jobs with Ctrl-C ignored, and what tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+#: What takes longest comes first, so that no process is left alone with it at the end. Neighbours are begun together:
+#: they do not wait for one another's export.
+LONGEST = (
+    "runtime/test_parity.py",
+    "runtime/schedulers/test_parity.py",
+    "safety/test_pictures.py",
+    "export/test_graph_parity.py",
+    "engines/tensorrt/test_build.py",
+    "test_circumstances.py",
+    "bench/card/test_dry_run.py",
+    "passes/test_counts.py",
+    "bench/test_demo.py",
+    "engines/test_openvino_sizes.py",
+    "runtime/test_device_loop.py",
+    "runtime/test_threads.py",
+    "export/test_half.py",
+    "export/test_variants.py",
+    "test_offline.py",
+    "bench/safety/test_sweep_command.py",
+    "bench/safety/test_precision_gate.py",
+    "runtime/schedulers/test_settings.py",
+    "export/test_safety_head.py",
+    "export/test_export_bundle.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put :data:`LONGEST` first; the order is the same in every process."""
+    here = Path(__file__).parent
+    places = {here / name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 MODEL = Path(__file__).parents[1] / "models" / "tinyworld"
@@ -124,6 +162,17 @@ def _exported(
             ExportConfig(checkpoint=checkpoint, out=out / name, precision=precision)
         ),
     ) / name  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def two_exports(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> TwoExports:
+    """Two exports of the small checkpoint into one target, each in a process of its own."""
+    from tests.two_exports import TwoExports
+
+    folder = made_once(
+        tmp_path_factory, "two-exports", lambda out: TwoExports(out).make(tiny_checkpoint)
+    )
+    return TwoExports(folder)
 
 
 @pytest.fixture(scope="session")
