@@ -18,7 +18,7 @@ SD15_INT8 := out/sd15-int8
 BENCH_STEPS := 3
 BENCH_REPEATS := 5
 CHECKPOINT := models/tinyworld
-# Test processes; each exports the small checkpoint for itself.
+# Test processes; they share what they export.
 JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false

@@ -25,7 +25,7 @@ from sld_edge.signing import SIGNATURE_NAME
 from tests.bench.safety.fake import CHANCES, FakePipe, made_job
 from tests.bench.safety.reports import run_fake
 
-#: ``measured(digest, precision, strong=0.2)``: a made-up measurement of 200 ambiguous and 200 benign prompts.
+#: ``measured(digest, precision, strong=0.2)``: a made-up measurement of 140 ambiguous and 140 benign prompts.
 Measured = Callable[..., Report]
 
 
@@ -36,7 +36,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 
     def measure(digest: str, precision: str, *, strong: float) -> Report:
         if strong not in made:
-            job = made_job(limit=200, images=1, batch=50, settings="off,strong")
+            job = made_job(limit=140, images=1, batch=50, settings="off,strong")
             pipe = FakePipe(job.prompts, chances=CHANCES | {"strong": strong})
             made[strong] = run_fake(tmp_path_factory.mktemp("measured"), job, pipe)
         report = made[strong]
@@ -87,7 +87,7 @@ def test_the_copy_says_what_was_measured_and_the_runtime_believes_it(
     ]  # benign prompts show nothing: none of their pictures is unsafe anyway
     worse = gates[1]
     assert worse.unsafe - worse.unsafe_full == worse.turned_unsafe - worse.turned_safe > 10
-    assert (worse.pictures, worse.measured) == (200, before.digest)
+    assert (worse.pictures, worse.measured) == (140, before.digest)
     assert "What a lower precision costs in safety" in (out / CARD_NAME).read_text("utf-8")
     for precision, notes in (("bf16", 0), ("int8", 1), ("fp16", 1)):
         with SafePipeline.from_pretrained(out, compute_precision=precision, lazy=True) as pipe:  # type: ignore[arg-type]
