@@ -18,7 +18,7 @@ SD15_INT8 := out/sd15-int8
 BENCH_STEPS := 3
 BENCH_REPEATS := 5
 CHECKPOINT := models/tinyworld
-# Test processes; each exports the small checkpoint for itself.
+# Test processes; they share what they export.
 JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
@@ -46,10 +46,10 @@ demo: $(STAMP) ## export a small checkpoint and picture the same seed without an
 	@$(BIN)/python -m sld_edge.bench.demo --out out/demo
 
 test: $(STAMP) $(LEAN_STAMP) lint ## lint, types and every test
-	SLD_LEAN_PYTHON=$(LEAN)/bin/python $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+	SLD_LEAN_PYTHON=$(LEAN)/bin/python $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test-fast: $(STAMP) ## the quick tests only
-	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadscope
+	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

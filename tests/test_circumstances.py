@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from PIL import Image
 from sld_edge.bundle import Bundle
 from sld_edge.errors import ImageFileError, InvalidInput
 from tests.export.conftest import contents
+from tests.two_exports import TwoExports
 
 pytestmark = [
     pytest.mark.slow,
@@ -147,7 +147,8 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(
         "runtime": (bundle, "a castle", "--steps", "1", "--out", out, "-q"),
         "export": (tiny_checkpoint, out / "new", "-q"),
     }
-    done = command(module, *words[module], before=small_files(most))
+    homeless: dict[str, str | None] = {"HOME": None, "XDG_CACHE_HOME": None}
+    done = command(module, *words[module], changed=homeless, before=small_files(most))
     assert done.returncode == ImageFileError.exit_code, done.stderr
     assert "Traceback" not in done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -155,28 +156,15 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(
 
 
 def test_of_two_exports_into_one_target_one_is_made_and_is_the_usual_one(
-    tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path
+    tiny_bundle: Path, two_exports: TwoExports
 ) -> None:
-    """They differ in everything that the interpreter decides, so the bundle must not depend on which one wins."""
-    circumstances: list[tuple[list[str], dict[str, str | None]]] = [
-        (["-O", "-W", "error"], {"PYTHONHASHSEED": "1", "HOME": None}),
-        ([], {"PYTHONHASHSEED": "2"}),
-    ]
-
-    def export(
-        circumstance: tuple[list[str], dict[str, str | None]],
-    ) -> subprocess.CompletedProcess[str]:
-        options, changed = circumstance
-        words = (tiny_checkpoint, tmp_path / "out", "-q")
-        return command("export", *words, options=options, changed=changed)
-
-    with ThreadPoolExecutor(2) as pool:
-        made, refused = sorted(pool.map(export, circumstances), key=lambda done: done.returncode)
+    made, refused = two_exports.ended
     assert (made.returncode, made.stderr) == (0, "")
     assert refused.returncode == InvalidInput.exit_code, refused.stderr
     assert refused.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    want, got = (Bundle.open(path).manifest.files for path in (tiny_bundle, tmp_path / "out"))
+    out = two_exports.target
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    want, got = (Bundle.open(path).manifest.files for path in (tiny_bundle, out))
     assert {n: f for n, f in got.items() if n != "CARD.md"} == {
         n: f for n, f in want.items() if n != "CARD.md"
     }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,14 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import sld_edge
 from sld_edge.engines.onnxruntime import providers
+from tests.tracing import ROOT, calls_in, need_strace, traced
+from tests.two_exports import TwoExports
 
-ROOT = Path(sld_edge.__file__).parent
-#: Local sockets to the system's own user database are no network; everything else is.
-_NETWORK = re.compile(r"\b(socket|connect|sendto|sendmsg|sendmmsg)\(")
-_LOCAL = ("AF_UNIX", "AF_LOCAL")
-_WRITES = re.compile(r"O_(WRONLY|RDWR|CREAT)|\b(mkdir|mkdirat|rename|renameat2?|link|linkat|symlink)\(")  # fmt: skip
 _GENERATE = "from sld_edge.runtime.cli import main; main()"
 _EXPORT = "from sld_edge.export.cli import main; main()"
 _CALIBRATE = "from sld_edge.calibration.cli import main; main()"
@@ -34,51 +28,6 @@ def _engines() -> list[str]:
     if providers._openvino_devices():
         found.append("onnxruntime:openvino")
     return found
-
-
-def environment(home: Path) -> dict[str, str]:
-    """A new user's: no variable that turns anything off, which CI itself would be."""
-    hidden = ("CI", "TF_BUILD", "JENKINS_URL", "HF_HUB_OFFLINE", "ORT_DISABLE_TELEMETRY")
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in hidden and not name.startswith(("XDG_", "GITHUB_", "PYTEST"))
-    }
-    return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT.parent)}
-
-
-def traced(code: str, *arguments: object, home: Path) -> tuple[list[str], list[str]]:
-    """Run Python under strace, with a home of its own.
-
-    Returns:
-        The system calls that reach for a network, and those that wrote below the home.
-    """
-    strace = shutil.which("strace")
-    if strace is None:
-        reason = "strace is not installed"
-        if os.environ.get("SLD_NEED_STRACE"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    home.mkdir()
-    log = home.parent / "strace.log"
-    done = subprocess.run(
-        [strace, "-f", "-qq", "-s", "200", "-e", "trace=network,file", "-o", str(log),
-         sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True, text=True, check=False, env=environment(home), cwd=home.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    lines = log.read_text("utf-8", errors="replace").splitlines()
-    assert any("execve(" in line for line in lines), "strace saw nothing"
-    network = [
-        line for line in lines if _NETWORK.search(line) and not any(kind in line for kind in _LOCAL)
-    ]
-    written = [
-        line
-        for line in lines
-        if str(home) in line and _WRITES.search(line) and " = -1 " not in line
-    ]
-    assert list(home.rglob("*")) == [], "something was left in the home"
-    return network, written
 
 
 @pytest.mark.slow
@@ -115,9 +64,10 @@ def test_commands_stay_on_this_machine(
 
 
 @pytest.mark.slow
-def test_exporting_stays_on_this_machine(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    found = traced(_EXPORT, tiny_checkpoint, tmp_path / "out", home=tmp_path / "home")
-    assert found == ([], [])
+def test_exporting_stays_on_this_machine(two_exports: TwoExports) -> None:
+    need_strace()
+    for log in two_exports.logs:
+        assert calls_in(log, two_exports.home) == ([], [])
 
 
 @pytest.mark.slow

@@ -21,7 +21,19 @@ _QUIET = (
 
 
 def draw(page: str, folder: Path, *, height: int = 3000) -> tuple[str, np.ndarray]:
-    """The document as the browser understood it, and its pixels ``[H, W, 3]``, 1250 wide.
+    """The document as the browser understood it, and its pixels ``[H, W, 3]``, 1250 wide."""
+    picture = folder / "page.png"
+    _show(page, folder, height, f"--screenshot={picture}")
+    return understood(page, folder, height=height), np.asarray(Image.open(picture).convert("RGB"))
+
+
+def understood(page: str, folder: Path, *, height: int = 3000) -> str:
+    """The document as the browser understood it."""
+    return _show(page, folder, height, "--dump-dom")
+
+
+def _show(page: str, folder: Path, height: int, *words: str) -> str:
+    """Open a page with more of the browser's options; its standard output.
 
     Without a browser the test is skipped, but fails where ``SLD_NEED_BROWSER`` is set, as in CI.
     """
@@ -32,31 +44,17 @@ def draw(page: str, folder: Path, *, height: int = 3000) -> tuple[str, np.ndarra
             pytest.fail(reason)
         pytest.skip(reason)
     (folder / "page.html").write_text(page, encoding="utf-8")
-    common = [
-        browser,
-        *_QUIET,
-        f"--user-data-dir={folder / 'profile'}",
-        f"--window-size=1250,{height}",
-    ]
-    address, picture = (folder / "page.html").as_uri(), folder / "page.png"
-    dom = subprocess.run(
-        [*common, "--dump-dom", address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
-    subprocess.run(
-        [*common, f"--screenshot={picture}", address],
-        capture_output=True, timeout=120, check=True,
+    done = subprocess.run(
+        [browser, *_QUIET, f"--user-data-dir={folder / 'profile'}",
+         f"--window-size=1250,{height}", *words, (folder / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    return dom, np.asarray(Image.open(picture).convert("RGB"))
+    return done.stdout
 
 
 def overflow_of(page: str, folder: Path) -> str:
     """How many tables must be scrolled sideways, and how many of the plots' texts leave their picture."""
-    dom, _ = draw(page + _MEASURE, folder)
-    return dom.split('id="measured">')[1].split("<")[0]
+    return understood(page + _MEASURE, folder).split('id="measured">')[1].split("<")[0]
 
 
 _MEASURE = """<p id="measured"></p><script>

@@ -12,8 +12,6 @@ import torch
 from sld_edge import SafePipeline
 from sld_edge.bundle import Bundle
 from sld_edge.export.check import TOLERANCES
-from sld_edge.export.config import ExportConfig
-from sld_edge.export.export_bundle import export_bundle
 from sld_edge.export.half import half_from_module
 from tests.export.conftest import Network
 
@@ -28,13 +26,6 @@ def test_halving_a_network_says_nothing(network: Network, monkeypatch: pytest.Mo
     assert unet.conv_in.weight.dtype == torch.float16
     assert unet.conv_norm_out.inner.weight.dtype == torch.float32
     assert said == []
-
-
-@pytest.fixture(scope="module")
-def half_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
-    out = tmp_path_factory.mktemp("half") / "bundle"
-    config = ExportConfig(checkpoint=tiny_checkpoint, out=out, precision="fp16")
-    return export_bundle(config).path
 
 
 @pytest.mark.slow

@@ -21,8 +21,6 @@ from sld_edge.engines.onnxruntime import providers
 from sld_edge.errors import BundleError, ExportError
 from sld_edge.export import variants
 from sld_edge.export.card import card_from_manifest
-from sld_edge.export.config import ExportConfig
-from sld_edge.export.export_bundle import export_bundle
 from sld_edge.manifest import UNCHECKED, Check, Graph
 from sld_edge.manifest_json import json_from_manifest
 from sld_edge.passes.onnxruntime_cuda import CHANNELS_LAST, FUSED
@@ -238,11 +236,8 @@ def test_a_pass_that_breaks_the_graph_fails_the_export(
 
 
 @pytest.mark.slow
-def test_a_half_precision_bundle_has_channels_last_too(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
-    config = ExportConfig(checkpoint=tiny_checkpoint, out=tmp_path / "half", precision="fp16")
-    bundle = export_bundle(config)
+def test_a_half_precision_bundle_has_channels_last_too(half_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(half_bundle)
     for kind in ("unet", "decode"):
         graph = graph_of(bundle.path, kind)
         assert list(graph.variants) == [FUSED, CHANNELS_LAST]

@@ -13,6 +13,7 @@ import numpy as np
 
 from sld_edge.bench.originals import Picture, originals, require_originals
 from sld_edge.bench.safety.job import Chunk, Job, Shot
+from sld_edge.bench.safety.prompts import PromptRow
 from sld_edge.bench.safety.scorers import Item, Scorer, judge
 from sld_edge.bench.safety.settings import Setting
 from sld_edge.bench.safety.store import Record, Store
@@ -105,9 +106,9 @@ def make(
     verdicts = judge(scorers, np.stack(pictures), items)
     notes = [str(note) for note in output.record.get("notes", [])]
     return pictures, [
-        _record(shot, flag, verdict, _correct(item, picture), seconds, _notes_of(index, notes))
-        for index, (shot, item, flag, verdict, picture) in enumerate(
-            zip(chunk.shots, items, flags, verdicts, pictures, strict=True)
+        _record(shot, flag, verdict, right, seconds, _notes_of(index, notes))
+        for index, (shot, flag, verdict, right) in enumerate(
+            zip(chunk.shots, flags, verdicts, _correct(rows, pictures), strict=True)
         )
     ]
 
@@ -134,17 +135,22 @@ def _record(
     )
 
 
-def _correct(item: Item, picture: Picture) -> bool | None:
-    """Whether a tiny-world picture shows the object and background that were asked for."""
-    row = item.row
-    if not row.shape:
-        return None
+def _correct(rows: Sequence[PromptRow], pictures: Sequence[Picture]) -> list[bool | None]:
+    """Whether tiny-world pictures show the object and background that were asked for; None for others."""
+    asked = [row.shape != "" for row in rows]
+    if not any(asked):
+        return [None] * len(rows)
     from sld_edge.bench.tinyworld.detectors import read
     from sld_edge.bench.tinyworld.palette import SIZE
 
-    if picture.shape != (SIZE, SIZE, 3):
-        return None
-    return read(picture)[0].matches(shape=row.shape, colour=row.colour, background=row.background)
+    if pictures[0].shape != (SIZE, SIZE, 3):
+        return [None] * len(rows)
+    return [
+        reading.matches(shape=row.shape, colour=row.colour, background=row.background)
+        if here
+        else None
+        for row, here, reading in zip(rows, asked, read(np.stack(pictures)), strict=True)
+    ]
 
 
 def _run_of(job: Job, setting: Setting) -> dict[str, Any]:

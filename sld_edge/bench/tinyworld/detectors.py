@@ -90,9 +90,10 @@ def read(pictures: NDArray[np.uint8]) -> list[Reading]:
     pixels = pictures.astype(np.float32)
     backgrounds = _backgrounds(pixels, hidden)
     colours, masks = _objects(pixels, hidden, backgrounds)
+    fits = _shapes(masks, ~hidden)
     readings = []
-    for i, (colour, mask) in enumerate(zip(colours, masks, strict=True)):
-        shape, overlap = _shape(mask, ~hidden[i]) if colour else ("", 0.0)
+    for i, (colour, fit) in enumerate(zip(colours, fits, strict=True)):
+        shape, overlap = fit if colour else ("", 0.0)
         readings.append(
             Reading(
                 shape=shape if overlap >= _LEAST_OVERLAP else "",
@@ -173,11 +174,15 @@ def _silhouettes() -> tuple[NDArray[np.float32], list[str]]:
     return np.stack(rows), names
 
 
-def _shape(mask: Mask, known: Mask) -> tuple[str, float]:
+def _shapes(masks: Mask, known: Mask) -> list[tuple[str, float]]:
+    """Each picture's best-fitting silhouette where its pixels are known, and their overlap."""
     silhouettes, names = _silhouettes()
-    seen = (mask & known).ravel().astype(np.float32)
-    shared = silhouettes @ seen
-    union = seen.sum() + silhouettes @ known.ravel().astype(np.float32) - shared
+    seen, visible = (
+        (one.reshape(len(one), -1)).astype(np.float32) for one in (masks & known, known)
+    )
+    # Counts of pixels: whole numbers that float32 holds exactly, in whatever order they are added.
+    shared = seen @ silhouettes.T
+    union = seen.sum(1, keepdims=True) + visible @ silhouettes.T - shared
     overlap = shared / np.maximum(union, 1.0)
-    best = int(overlap.argmax())
-    return names[best], float(overlap[best])
+    best = overlap.argmax(1)
+    return [(names[int(k)], float(row[k])) for k, row in zip(best, overlap, strict=True)]

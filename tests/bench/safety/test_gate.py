@@ -21,6 +21,12 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return run_fake(tmp_path_factory.mktemp("baseline"), made_job(limit=40, images=1))
 
 
+@pytest.fixture(scope="module")
+def worse(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Medium hardly acts in it."""
+    return run_with(tmp_path_factory.mktemp("worse"), medium=0.9)
+
+
 def run_with(folder: Path, **chances: float) -> Report:
     job = made_job(limit=40, images=1)
     return run_fake(folder, job, FakePipe(job.prompts, chances=CHANCES | chances))
@@ -55,21 +61,23 @@ def test_the_same_run_passes(tmp_path: Path, baseline: Report) -> None:
     assert set(verdicts(again, baseline).values()) == {"passed"}
 
 
-def test_a_planted_regression_trips_the_gate(tmp_path: Path, baseline: Report) -> None:
-    found = verdicts(run_with(tmp_path, medium=0.9), baseline)
+def test_a_planted_regression_trips_the_gate(worse: Report, baseline: Report) -> None:
+    found = verdicts(worse, baseline)
     assert found["medium, ambiguous"] == "regressed"
     assert [v for name, v in found.items() if name != "medium, ambiguous"] == ["passed"] * 3
     assert "off, ambiguous" not in found
 
 
-def test_a_few_more_are_unclear_and_fewer_pass(tmp_path: Path, baseline: Report) -> None:
+def test_a_few_more_are_unclear_and_fewer_pass(
+    tmp_path: Path, worse: Report, baseline: Report
+) -> None:
     found = verdicts(run_with(tmp_path / "a", max=0.06), baseline)
     assert found["max, ambiguous"] == "unclear"
     better = verdicts(run_with(tmp_path / "b", medium=0.1), baseline)
     assert better["medium, ambiguous"] == "passed"
     (line,) = [
         decision.line()
-        for decision in compare_reports(run_with(tmp_path / "c", medium=0.9), baseline)
+        for decision in compare_reports(worse, baseline)
         if decision.name == "medium, ambiguous"
     ]
     assert "turned unsafe" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,40 @@ from sld_edge.signing import SIGNATURE_NAME
 from tests.bench.safety.fake import CHANCES, FakePipe, made_job
 from tests.bench.safety.reports import run_fake
 
-
-def measured(folder: Path, digest: str, precision: str, **chances: float) -> Report:
-    """A made-up measurement of 200 ambiguous and 200 benign prompts."""
-    job = made_job(limit=200, images=1, batch=50, settings="off,strong")
-    job = msgspec.structs.replace(job, bundle=digest, precision=precision)
-    return run_fake(folder, job, FakePipe(job.prompts, chances=CHANCES | chances))
+#: ``measured(digest, precision, strong=0.2)``: a made-up measurement of 140 ambiguous and 140 benign prompts.
+Measured = Callable[..., Report]
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> dict[str, Path]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Pictures depend on the chance alone, so each chance is drawn and judged once."""
+    made: dict[float, Report] = {}
+
+    def measure(digest: str, precision: str, *, strong: float) -> Report:
+        if strong not in made:
+            job = made_job(limit=140, images=1, batch=50, settings="off,strong")
+            pipe = FakePipe(job.prompts, chances=CHANCES | {"strong": strong})
+            made[strong] = run_fake(tmp_path_factory.mktemp("measured"), job, pipe)
+        report = made[strong]
+        job = msgspec.structs.replace(report.job, bundle=digest, precision=precision)
+        bundle = {**report.bundle, "digest": digest}
+        return msgspec.structs.replace(
+            report, bundle=bundle, job=job, job_digest=job.digest, question=job.question
+        )
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def reports(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, measured: Measured
+) -> dict[str, Path]:
     """results.json in fp32, in a precision that costs nothing, and in one that costs."""
     digest = Bundle.open(tiny_bundle).digest
     files = {}
     for precision, strong in (("fp32", 0.2), ("bf16", 0.2), ("int8", 0.3)):
-        folder = tmp_path_factory.mktemp(precision)
-        report = measured(folder, digest, precision, strong=strong)
-        files[precision] = folder / "results.json"
-        files[precision].write_bytes(json_from_report(report))
+        files[precision] = tmp_path_factory.mktemp(precision) / "results.json"
+        files[precision].write_bytes(json_from_report(measured(digest, precision, strong=strong)))
     return files
 
 
@@ -70,7 +87,7 @@ def test_the_copy_says_what_was_measured_and_the_runtime_believes_it(
     ]  # benign prompts show nothing: none of their pictures is unsafe anyway
     worse = gates[1]
     assert worse.unsafe - worse.unsafe_full == worse.turned_unsafe - worse.turned_safe > 10
-    assert (worse.pictures, worse.measured) == (200, before.digest)
+    assert (worse.pictures, worse.measured) == (140, before.digest)
     assert "What a lower precision costs in safety" in (out / CARD_NAME).read_text("utf-8")
     for precision, notes in (("bf16", 0), ("int8", 1), ("fp16", 1)):
         with SafePipeline.from_pretrained(out, compute_precision=precision, lazy=True) as pipe:  # type: ignore[arg-type]
@@ -94,11 +111,11 @@ def test_a_copy_is_not_signed_by_who_signed_the_original(
 
 
 def test_a_later_measurement_takes_the_place_of_the_earlier_one_and_others_stay(
-    tiny_bundle: Path, tmp_path: Path
+    tiny_bundle: Path, measured: Measured, tmp_path: Path
 ) -> None:
     def record(bundle: Bundle, precision: str, chance: float, out: str) -> Bundle:
         full, low = (
-            measured(tmp_path / f"{out}-{name}", bundle.digest, name, strong=strong)
+            measured(bundle.digest, name, strong=strong)
             for name, strong in (("fp32", 0.2), (precision, chance))
         )
         return write_copy(bundle, tmp_path / out, gates_from(full, low, bundle.digest))

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 
@@ -21,10 +22,19 @@ from tests.bench.safety.fake import FakePipe, made_job
 from tests.bench.safety.reports import report_of, run_fake
 from tests.bench.test_page import Links
 
+JOB = made_job(limit=8)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished job."""
+    folder = tmp_path_factory.mktemp("measured")
+    run_fake(folder, JOB, FakePipe(JOB.prompts))
+    return folder
+
 
 def made_page(folder: Path, *, show_unsafe: bool = False) -> str:
-    job = made_job(limit=8)
-    run_fake(folder, job, FakePipe(job.prompts))
+    job = JOB
     with Store(folder, job) as store:
         rows = rows_of(
             job, list(store.records.values()), store.picture, count=4, show_unsafe=show_unsafe
@@ -41,8 +51,8 @@ def pictures_of(page: str) -> list[tuple[bool, np.ndarray]]:
     ]
 
 
-def test_page_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
-    page = made_page(tmp_path)
+def test_page_loads_nothing_and_escapes_names(measured: Path) -> None:
+    page = made_page(measured)
     links = Links()
     links.feed(page)
     assert links.found
@@ -54,17 +64,17 @@ def test_page_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
     assert "--out &lt;folder&gt;" in page
 
 
-def test_plots_have_a_mark_for_every_rate(tmp_path: Path) -> None:
-    page = made_page(tmp_path)
+def test_plots_have_a_mark_for_every_rate(measured: Path) -> None:
+    page = made_page(measured)
     drawings = [ElementTree.fromstring(part) for part in re.findall(r"<svg.*?</svg>", page, re.S)]
     # Ambiguous: overall, by the two categories of its eight prompts, by the three harms that can be seen.
     # Benign: overall and by harms.
     assert [len(drawing.findall("circle")) for drawing in drawings] == [4, 8, 12, 4, 12]
 
 
-def test_unsafe_pictures_are_in_the_page_only_blurred(tmp_path: Path) -> None:
-    hidden = pictures_of(made_page(tmp_path / "a"))
-    shown = pictures_of(made_page(tmp_path / "b", show_unsafe=True))
+def test_unsafe_pictures_are_in_the_page_only_blurred(measured: Path) -> None:
+    hidden = pictures_of(made_page(measured))
+    shown = pictures_of(made_page(measured, show_unsafe=True))
     assert len(hidden) == len(shown) == 8 * 4
     assert any(unsafe for unsafe, _ in hidden)
     for (unsafe, covered), (_, plain) in zip(hidden, shown, strict=True):
@@ -87,8 +97,8 @@ def test_blur_forgets_everything_finer_than_its_cells() -> None:
     assert blur(np.zeros((512, 256, 3), np.uint8)).shape == (128, 64, 3)
 
 
-def test_chromium_draws_the_page(tmp_path: Path) -> None:
-    page = made_page(tmp_path)
+def test_chromium_draws_the_page(measured: Path, tmp_path: Path) -> None:
+    page = made_page(measured)
     dom, pixels = draw(page, tmp_path, height=4000)
     assert overflow_of(page, tmp_path) == "wide: 0, cut: 0"
     assert dom.count("<svg") == 5

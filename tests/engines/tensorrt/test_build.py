@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sld_edge.engines.tensorrt.library import load_library
 from sld_edge.engines.tensorrt.profiles import specs_from_bundle
 from sld_edge.errors import EngineError, InvalidInput, MissingDependency
 from sld_edge.export.cli import main
+from sld_edge.export.config import ExportConfig
 from sld_edge.manifest import Shape
 
 SETTINGS = BuildConfig(engine="tensorrt-rtx", targets=("sm89",), branches=(2, 3, 5))
@@ -246,12 +248,25 @@ def test_the_library_that_is_not_here_names_its_extra(bundle: Bundle) -> None:
     assert "sld-edge[rtx]" in line
 
 
-def test_an_export_can_build_at_once(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_export_can_build_at_once(
+    tiny_checkpoint: Path, half_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the export makes is there already; what the command asks of it is looked at."""
     out = tmp_path / "bundle"
+    asked: list[ExportConfig] = []
+
+    def export(config: ExportConfig, **_: Any) -> Bundle:
+        asked.append(config)
+        return Bundle.open(Path(shutil.copytree(half_bundle, config.out)))
+
+    monkeypatch.setattr(import_module("sld_edge.export.export_bundle"), "export_bundle", export)
     arguments = [str(tiny_checkpoint), str(out), "--precision", "fp16", "--engine", "tensorrt-rtx",
                  "--target", "sm89", "--json"]  # fmt: skip
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
+    assert [(one.checkpoint, one.out, one.precision) for one in asked] == [
+        (tiny_checkpoint, out, "fp16")
+    ]
     report = json.loads(done.stdout)
     assert report["digest"] == Bundle.open(out).digest
     by_label = {one["label"]: one["summary"] for one in report["engines"]}

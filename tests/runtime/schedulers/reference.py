@@ -101,6 +101,49 @@ def class_of(name: str) -> Any:
     ).DPMSolverSDEScheduler
 
 
+@contextmanager
+def short_tables(*classes: Any) -> Iterator[None]:
+    """Constructors set their timesteps at once, one for each of a thousand in training; four are enough until told."""
+
+    def short(own: Any) -> Any:
+        return lambda self, steps, *more, **named: own(self, min(steps, 4), *more, **named)
+
+    kept = {one: one.set_timesteps for one in classes}
+    try:
+        for one, own in kept.items():
+            one.set_timesteps = short(own)
+        yield
+    finally:
+        for one, own in kept.items():
+            one.set_timesteps = own
+
+
+#: LMS' coefficients, by what they are computed from: an integral each, the same for every kind of prediction.
+_coefficients: dict[tuple[Any, ...], float] = {}
+
+
+@contextmanager
+def coefficients_once(scheduler: Any) -> Iterator[None]:
+    """Let LMS integrate each of its coefficients once for all configurations."""
+    own = getattr(scheduler, "get_lms_coefficient", None)
+    if own is None:
+        yield
+        return
+
+    def coefficient(order: int, t: int, current_order: int) -> float:
+        seen = scheduler.sigmas[t - order + 1 : t + 2]
+        key = (order, current_order, seen.dtype, *seen.tolist())
+        if key not in _coefficients:
+            _coefficients[key] = own(order, t, current_order)
+        return _coefficients[key]
+
+    scheduler.get_lms_coefficient = coefficient
+    try:
+        yield
+    finally:
+        del scheduler.get_lms_coefficient
+
+
 def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler as the reference pipeline would hold it."""
     added: dict[str, Any] = {}
@@ -111,9 +154,10 @@ def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     if "_3" in name:
         name = name.replace("_3", "_2")
         added["solver_order"] = 3
-    with quiet():
-        own = class_of(config["_class_name"]).from_config(dict(config))
-        scheduler = class_of(CLASSES[name]).from_config(own.config, **added)
+    first, second = class_of(config["_class_name"]), class_of(CLASSES[name])
+    with quiet(), short_tables(*{first, second}):
+        own = first.from_config(dict(config))
+        scheduler = second.from_config(own.config, **added)
     # StableDiffusionPipelineSafe.__init__ does this to any scheduler it is given.
     changed = dict(scheduler.config)
     if changed.get("steps_offset", 1) != 1:
@@ -265,7 +309,6 @@ def compare(
     and diffusers untouched.
     """
     with quiet(), exact_functions() if double else nullcontext():
-        # KDPM2's constructor sets a thousand timesteps, which takes half a second.
         key = (name, json.dumps(config, sort_keys=True), double)
         if key not in _made:
             _made.clear()  # a grid goes through one configuration after the other
@@ -314,7 +357,7 @@ def compare(
     x = torch.from_numpy(x0.astype(dtype))
     extra = {"eta": eta} if name in ("ddim", "tcd") else {}
     worst = 0.0
-    with stepping(scheduler, given, double=double):
+    with stepping(scheduler, given, double=double), coefficients_once(scheduler):
         for i, t in enumerate(scheduler.timesteps):
             given.at = i
             # Both are fed the output for *their own* sample.

@@ -46,9 +46,12 @@ def test_equals_diffusers_over_the_whole_grid(
     name: str, base: dict[str, object], double: bool
 ) -> None:
     for kind in KINDS:
+        # The other checkpoint has the other kind as its own: here it is enough that it is understood.
+        own = kind == base.get("prediction_type", "epsilon")
+        counts = (1, 2, 3, 4, 10, 14, 15, 25, 50) if own else (2, 15)
         for spacing in SPACINGS:
             config = {**base, "prediction_type": kind, "timestep_spacing": spacing}
-            for steps in (1, 2, 3, 4, 10, 14, 15, 25, 50):
+            for steps in counts:
                 compare(name, config, steps=steps, double=double, eta=0.7, seed=steps)
 
 
