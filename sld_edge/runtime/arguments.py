@@ -13,7 +13,23 @@ from sld_edge.runtime.safety import SafetyConfig
 class CallArguments:
     """What :meth:`sld_edge.SafePipeline.__call__` takes, but for how it shows progress and gives results back.
 
-    Values are as the caller gave them; :func:`~sld_edge.runtime.call.prepare_call` checks them.
+    Values are as the caller gave them; :meth:`~sld_edge.SafePipeline.prepare` checks them. Every argument means what it
+    means in the call:
+
+    Args:
+        prompt, negative_prompt: Texts.
+        height, width, num_images_per_prompt, output_type: What is made.
+        num_inference_steps, scheduler, eta, timesteps, sigmas: The schedule.
+        guidance_scale, safety, method, safety_concept: Guidance and safety.
+        sld_guidance_scale, sld_warmup_steps, sld_threshold, sld_momentum_scale, sld_mom_beta: Numbers of SLD.
+        generator, seed, latents: Where the starting noise is from.
+        callback_steps: How often the latents are looked at.
+
+    >>> from sld_edge import CallArguments, SafePipeline
+    >>> pipe = SafePipeline.from_pretrained("bundle", lazy=True)
+    >>> call = pipe.prepare(CallArguments(prompt="a castle by a lake", safety="strong", num_inference_steps=20))
+    >>> call.guard.preset, call.schedule.steps
+    ('strong', 20)
     """
 
     prompt: str | Sequence[str]

@@ -370,7 +370,7 @@ class SafePipeline(CallPreparer):
         >>> from sld_edge import SafePipeline
         >>> pipe = SafePipeline.from_pretrained("bundle")
         >>> call = pipe.prepare("a castle by a lake", safety="strong", seed=1, num_inference_steps=20)
-        >>> len(call.steering.acting), call.notes
+        >>> call.schedule.steps, call.notes
         (20, ())
         >>> len(pipe.run(call).images)
         1
