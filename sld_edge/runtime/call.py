@@ -15,6 +15,7 @@ from sld_edge.manifest import HarmWords, Safety
 from sld_edge.plain import is_listed, is_text, plain_text
 from sld_edge.runtime.arguments import CallArguments
 from sld_edge.runtime.checks import texts
+from sld_edge.runtime.notes import CallNote, NoteKind
 from sld_edge.runtime.policy import HarmfulWords, check_policy, harmful_words, has_floor
 from sld_edge.runtime.request import Request, request_from_call
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig, resolve_guard
@@ -26,7 +27,7 @@ from sld_edge.runtime.steering import (
     steer,
     steering_off,
 )
-from sld_edge.runtime.tokenize import Tokenizer
+from sld_edge.runtime.tokenize import TokenBatch, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +41,7 @@ class Call:
         by_words: Whether the prompt's words choose each image's safety concept among the bundle's harms, so that one
             row is enough.
         removed: For each image the words that were left out of its prompt.
-        notes: What the user should know about it, one line each.
+        notes: What the user should know about it.
         context: Cross-attention keys and values ``[R, B, …]`` by name, once the texts are encoded.
     """
 
@@ -52,7 +53,7 @@ class Call:
     words: HarmfulWords
     by_words: bool
     removed: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
+    notes: tuple[CallNote, ...]
     context: Mapping[str, NDArray[Any]] | None = None
 
 
@@ -168,7 +169,7 @@ def _steered(
     reference: Schedule | None,
     guard: Guard,
     request: Request,
-) -> tuple[Steering, tuple[str, ...]]:
+) -> tuple[Steering, tuple[CallNote, ...]]:
     """The run's steering, and a note where it is weaker than the weakest preset's."""
     scale = request.guidance_scale
     if guard.config is None:
@@ -187,17 +188,19 @@ def _steered(
     nearest = _nearest_preset(guard.config)
     meant = steer(schedule, reference, PRESETS[nearest], guidance_scale=scale, method="sld")
     if steering.share < meant.share - _SEEN:
-        notes.append(
+        text = (
             f"safety acts over {steering.share:.0%} of this run, {nearest!r} would over {meant.share:.0%}: "
             f"sld_warmup_steps={guard.config.sld_warmup_steps} counts evaluations, of which there are "
             f"{schedule.evaluations}"
         )
+        notes.append(CallNote(kind="short share", text=text))
     weak = PRESETS["weak"]
     if guard.config.sld_guidance_scale < weak.sld_guidance_scale:
-        notes.append(
+        text = (
             f"sld_guidance_scale={guard.config.sld_guidance_scale:g} is weaker than the weakest preset's "
             f"{weak.sld_guidance_scale:g}"
         )
+        notes.append(CallNote(kind="weak scale", text=text))
     return steering, tuple(notes)
 
 
@@ -230,7 +233,7 @@ def _floor(
     )
 
 
-def _empty_concepts(tokenizer: Tokenizer, guard: Guard, bundle: Safety) -> tuple[str, ...]:
+def _empty_concepts(tokenizer: Tokenizer, guard: Guard, bundle: Safety) -> tuple[CallNote, ...]:
     """A note for each concept that holds no word, such as "."; under a policy with a minimum an error."""
     empty = [
         text
@@ -243,25 +246,33 @@ def _empty_concepts(tokenizer: Tokenizer, guard: Guard, bundle: Safety) -> tuple
             value=empty,
             hint="describe what to suppress",
         )
-    return tuple(
-        f"the safety concept {text!r} holds no word, so there is nothing to steer away from"
-        for text in empty
-    )
+    what = "a safety concept holds no word, so there is nothing to steer away from"
+    return tuple(CallNote(kind="empty concept", text=what, words=(repr(text),)) for text in empty)
 
 
 def _token_grid(
     tokenizer: Tokenizer, request: Request, concepts: tuple[str, ...]
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+) -> tuple[NDArray[np.int64], tuple[CallNote, ...]]:
     """Token ids ``[R, B, T]`` of every branch, and a note for each text that was cut."""
     prompts = tokenizer.encode(request.prompts, what="prompt")
     negatives = tokenizer.encode(request.negative_prompts, what="negative_prompt")
     rows = [negatives.ids, prompts.ids]
     for text in concepts:
         rows.append(np.broadcast_to(tokenizer.encode_concept(text), prompts.ids.shape))
-    notes = [
-        f"{what} {index} was too long, its last {count} tokens were cut"
-        for what, batch in (("prompt", prompts), ("negative prompt", negatives))
+    kinds: tuple[tuple[NoteKind, str, TokenBatch], ...] = (
+        ("prompt cut", "prompt", prompts),
+        ("negative prompt cut", "negative prompt", negatives),
+    )
+    notes = tuple(
+        CallNote(
+            kind=kind,
+            text=f"was too long, its last {count} tokens were cut",
+            about=about,
+            index=index,
+            of=len(batch.truncated),
+        )
+        for kind, about, batch in kinds
         for index, count in enumerate(batch.truncated)
         if count
-    ]
-    return np.stack(rows), tuple(notes)
+    )
+    return np.stack(rows), notes

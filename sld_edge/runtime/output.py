@@ -17,6 +17,7 @@ from sld_edge.bundle import Bundle
 from sld_edge.manifest import RAW_MEAN, GraphKind
 from sld_edge.runtime.call import Call
 from sld_edge.runtime.memories.space import Floats
+from sld_edge.runtime.notes import CallNote
 from sld_edge.runtime.origin import Origin, origins_of
 from sld_edge.runtime.png import recorded
 from sld_edge.runtime.request import Request
@@ -39,6 +40,7 @@ class SafeOutput:
             safety off.
         record: Everything needed to tell what was done and to do it again; ``record["images"]`` has an
             entry for each image.
+        notes: What the caller should know about the call, as data; ``record["notes"]`` has them in words.
 
     >>> from sld_edge import SafePipeline
     >>> pipe = SafePipeline.from_pretrained("bundle")
@@ -54,6 +56,7 @@ class SafeOutput:
     unsafe_images: list[Any] | None
     applied_safety_concept: str | list[str] | None
     record: dict[str, Any]
+    notes: tuple[CallNote, ...] = ()
 
     def to_tuple(self) -> tuple[Any, Any, Any, Any]:
         """The tuple that diffusers returns for ``return_dict=False``."""
@@ -131,6 +134,7 @@ def output_from_pixels(
         unsafe_images=unsafe,
         applied_safety_concept=(concepts[0] if len(concepts) == 1 else concepts) or None,
         record=record,
+        notes=call.notes,
     )
     if output_type == "pil":
         _give_records(output)
@@ -177,7 +181,7 @@ def _run_record(bundle: Bundle, call: Call, engines: dict[str, str]) -> dict[str
         "safety": _safety_record(call),
         "safety_head": bundle.manifest.safety.head,
         "finite": _finite_record(bundle, request),
-        "notes": list(call.notes),
+        "notes": [str(note) for note in call.notes],
         "bundle": _bundle_record(bundle),
         "engine": engines,
     }

@@ -7,6 +7,7 @@ from msgspec import UNSET
 from sld_edge.engines.base import ComputePrecision
 from sld_edge.errors import PolicyError
 from sld_edge.manifest import Gate, Manifest
+from sld_edge.runtime.notes import CallNote
 from sld_edge.runtime.safety import Guard
 
 
@@ -18,7 +19,7 @@ def gates_of(manifest: Manifest, precision: ComputePrecision) -> tuple[Gate, ...
 
 def notes_on_precision(
     manifest: Manifest, precision: ComputePrecision, guard: Guard
-) -> tuple[str, ...]:
+) -> tuple[CallNote, ...]:
     """What a call that allows a lower precision must know; nothing where it was shown to be as safe as fp32.
 
     What is judged is what is allowed, not what the engine then computes in: that may differ between machines.
@@ -46,4 +47,4 @@ def notes_on_precision(
             f"{what}, and its policy asks for at least {minimum!r}",
             hint="use fp32" if failed else f"use fp32, or {hint}",
         )
-    return (f"{what}; {hint}",)
+    return (CallNote(kind="precision", text=f"{what}; {hint}"),)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sld_edge.errors import PolicyError
 from sld_edge.manifest import Safety
 from sld_edge.runtime.call import Call
+from sld_edge.runtime.notes import CallNote
 from sld_edge.runtime.policy import has_floor
 from sld_edge.runtime.tokenize import Tokenizer
 from sld_edge.runtime.words import Encode, Ids, Screened, WordScreen
@@ -38,17 +40,17 @@ def screened(
     Raises:
         PolicyError: the policy refuses prompts that name a harm, or a concept that is far from all harms.
     """
-    notes = [*call.notes, *_far_concepts(call, safety, screen, tokenizer, encode)]
+    notes: list[CallNote] = [*call.notes, *_far_concepts(call, safety, screen, tokenizer, encode)]
     if call.words == "allow" and not call.by_words and call.guard.method != "adaptive":
         return replace(call, notes=tuple(notes))
     ids = call.ids.copy()
     whole = tokenizer.encode_concept(safety.concept)[0]
     removed: list[tuple[str, ...]] = []
     for sample in range(ids.shape[1]):
-        what = "prompt" if ids.shape[1] == 1 else f"prompt {sample}"
+        place = {"index": sample, "of": ids.shape[1]}
         if call.guard.method == "adaptive":
             notes += _without_negative_harms(
-                ids[_UNCONDITIONAL, sample], what, screen, tokenizer, encode
+                ids[_UNCONDITIONAL, sample], place, screen, tokenizer, encode
             )
         found = screen.screen(ids[_PROMPT, sample], encode)
         if call.by_words:
@@ -57,12 +59,11 @@ def screened(
         removed.append(found.removed if answered else ())
         if not answered:
             continue
-        what = "the prompt" if ids.shape[1] == 1 else what
-        words = ", ".join(found.removed)
         if call.words == "refuse":
+            what = "the prompt" if ids.shape[1] == 1 else f"prompt {sample}"
             raise PolicyError(
                 f"{what} names a harm, which this bundle's policy refuses",
-                value=words,
+                value=", ".join(found.removed),
                 hint="say it without these words",
             )
         ids[_PROMPT, sample] = found.ids
@@ -70,17 +71,18 @@ def screened(
             ids[_UNCONDITIONAL, sample] = whole
             if call.by_words:
                 ids[_CONCEPT, sample] = whole
-            notes.append(
-                f"{what} is made of words that name a harm: it is steered away from the whole concept"
-            )
+            text = "is made of words that name a harm: it is steered away from the whole concept"
+            notes.append(CallNote(kind="prompt of harm", text=text, about="prompt", **place))
         else:
-            notes.append(f"{what} names a harm, these words were left out: {words}")
+            text, words = "names a harm, these words were left out", found.removed
+            note = CallNote(kind="prompt harm", text=text, about="prompt", words=words, **place)
+            notes.append(note)
     return replace(call, ids=ids, removed=tuple(removed), notes=tuple(notes))
 
 
 def _without_negative_harms(
-    ids: Ids, what: str, screen: WordScreen, tokenizer: Tokenizer, encode: Encode
-) -> list[str]:
+    ids: Ids, place: Mapping[str, int], screen: WordScreen, tokenizer: Tokenizer, encode: Encode
+) -> list[CallNote]:
     """Change a negative prompt's token ids ``[T]`` in place; a note where that left words out."""
     if not tokenizer.is_word(ids).any():
         return []
@@ -90,10 +92,15 @@ def _without_negative_harms(
     # What is left of a text that was made of harms' words says nothing.
     empty = tokenizer.encode([""], what="negative_prompt").ids[0]
     ids[...] = empty if found.is_concept else found.ids
-    words = ", ".join(found.removed)
+    text = "names a harm that the adaptive method suppresses itself, these words were left out"
     return [
-        f"the negative {what} names a harm that the adaptive method suppresses itself, "
-        f"these words were left out: {words}"
+        CallNote(
+            kind="negative prompt harm",
+            text=text,
+            about="negative prompt",
+            words=found.removed,
+            **place,
+        )
     ]
 
 
@@ -105,18 +112,19 @@ def _is_answered(call: Call, found: Screened) -> bool:
 
 def _far_concepts(
     call: Call, safety: Safety, screen: WordScreen, tokenizer: Tokenizer, encode: Encode
-) -> list[str]:
+) -> list[CallNote]:
     """A note for each safety concept of the call's own that is far from every harm that the bundle knows."""
     own = {safety.concept, *(harm.text for harm in screen.harms)}
     notes = []
-    for text in call.guard.concepts:
-        if text in own:
+    for concept in call.guard.concepts:
+        if concept in own:
             continue
-        nearness = screen.nearness(tokenizer.encode_concept(text)[0], encode)
+        nearness = screen.nearness(tokenizer.encode_concept(concept)[0], encode)
         if nearness >= screen.threshold:
             continue
-        what = f"the safety concept {text!r} is far from every harm that this bundle knows"
+        what = f"the safety concept {concept!r} is far from every harm that this bundle knows"
         if has_floor(safety.policy):
             raise PolicyError(what, hint="leave safety_concept out, or name a harm")
-        notes.append(f"{what}: it may suppress something, but not those")
+        text = "a safety concept is far from every harm that this bundle knows, it may not suppress those"
+        notes.append(CallNote(kind="far concept", text=text, words=(repr(concept),)))
     return notes

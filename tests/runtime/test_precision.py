@@ -39,7 +39,7 @@ def with_gates(bundle: Path, *gates: Gate, minimum: Any = "off") -> Manifest:
 def test_what_was_not_shown_is_noted_and_refused_under_a_policy(
     tiny_bundle: Path, precision: Any
 ) -> None:
-    (note,) = notes_on_precision(with_gates(tiny_bundle), precision, ON)
+    (note,) = map(str, notes_on_precision(with_gates(tiny_bundle), precision, ON))
     assert f"{precision} was not shown to be as safe as fp32" in note
     assert "sld-bench precision" in note
     with pytest.raises(PolicyError, match=rf"{precision} was not shown .*'weak' — use fp32, or"):
@@ -51,7 +51,7 @@ def test_a_gate_that_does_not_hold_says_what_was_seen(
     tiny_bundle: Path, p: float, most: float
 ) -> None:
     gates = (gate("int8"), gate("int8", p=p, most=most, setting="medium"))
-    (note,) = notes_on_precision(with_gates(tiny_bundle, *gates), "int8", ON)
+    (note,) = map(str, notes_on_precision(with_gates(tiny_bundle, *gates), "int8", ON))
     assert "of 500 pictures 5 turned unsafe and 4 safe (medium, ambiguous)" in note
     with pytest.raises(PolicyError, match=r"use fp32$"):
         notes_on_precision(with_gates(tiny_bundle, *gates, minimum="strong"), "int8", ON)

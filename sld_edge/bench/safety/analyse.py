@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,19 @@ from sld_edge.bench.safety.proportions import expected_maximum, rate_of
 from sld_edge.bench.safety.report import Change, Head, Outcome
 from sld_edge.bench.safety.settings import Setting
 from sld_edge.bench.safety.store import Record
+from sld_edge.runtime.notes import NoteKind
 
 Pictures = Callable[[Record], NDArray[np.uint8]]
 #: Below this many pictures an interval is too wide to tell the presets apart.
 _FEW = 50
-_ABOUT_A_PROMPT = re.compile(
-    r"(?:the )?((?:negative )?prompt (?:was too long|names a harm|is made of words that name a harm))"
-)
+#: Which words or tokens differs from prompt to prompt; that there were some is one thing to know.
+_IN_COMMON: Mapping[NoteKind, str] = {
+    "prompt cut": "the prompt was too long",
+    "negative prompt cut": "the negative prompt was too long",
+    "prompt harm": "the prompt names a harm",
+    "prompt of harm": "the prompt is made of words that name a harm",
+    "negative prompt harm": "the negative prompt names a harm",
+}
 
 
 def outcomes_of(job: Job, records: Sequence[Record], pictures: Pictures) -> list[Outcome]:
@@ -67,10 +73,8 @@ def warnings_of(job: Job, records: Sequence[Record]) -> list[str]:
     strengths = {setting.name: setting.strength for setting in job.settings}
     notes: dict[tuple[str, str], int] = {}
     for record in sorted(records, key=lambda record: record.key):
-        for note in record.notes:
-            # Which words or tokens differs from prompt to prompt; that there were some is one thing to know.
-            found = _ABOUT_A_PROMPT.match(note)
-            key = (strengths[record.setting], f"the {found[1]}" if found else note)
+        for note, kind in zip_longest(record.notes, record.note_kinds):
+            key = (strengths[record.setting], _IN_COMMON.get(kind, note))
             notes[key] = notes.get(key, 0) + 1
     lines += [f"{strength}: {note} ({count} pictures)" for (strength, note), count in notes.items()]
     return lines

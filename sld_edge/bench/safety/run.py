@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,11 +17,11 @@ from sld_edge.bench.safety.scorers import Item, Scorer, judge
 from sld_edge.bench.safety.settings import Setting
 from sld_edge.bench.safety.store import Record, Store
 from sld_edge.errors import SldError
+from sld_edge.runtime.notes import CallNote
 
 #: Told after each call how many pictures it made.
 Progress = Callable[[int], None]
 _CHECKED_AT_ONCE = 256
-_NOTE_OF_ONE = re.compile(r"^((?:negative )?prompt) (\d+) ((?:was|names|is) .*)$")
 
 
 def check_job(job: Job, pipe: Any, scorers: Sequence[Scorer]) -> None:
@@ -104,9 +103,8 @@ def make(
         for row, shot, flag in zip(rows, chunk.shots, flags, strict=True)
     ]
     verdicts = judge(scorers, np.stack(pictures), items)
-    notes = [str(note) for note in output.record.get("notes", [])]
     return pictures, [
-        _record(shot, flag, verdict, right, seconds, _notes_of(index, notes))
+        _record(shot, flag, verdict, right, seconds, [n for n in output.notes if n.concerns(index)])
         for index, (shot, flag, verdict, right) in enumerate(
             zip(chunk.shots, flags, verdicts, _correct(rows, pictures), strict=True)
         )
@@ -119,7 +117,7 @@ def _record(
     verdict: dict[str, Any],
     correct: bool | None,
     seconds: float,
-    notes: tuple[str, ...],
+    notes: Sequence[CallNote],
 ) -> Record:
     return Record(
         setting=shot.setting,
@@ -130,7 +128,8 @@ def _record(
         flagged=None if flag is None else bool(flag),
         correct=correct,
         seconds=round(seconds, 6),
-        notes=notes,
+        notes=tuple(note.alone for note in notes),
+        note_kinds=tuple(note.kind for note in notes),
         **verdict,
     )
 
@@ -158,18 +157,6 @@ def _run_of(job: Job, setting: Setting) -> dict[str, Any]:
         "num_inference_steps": setting.steps or job.steps,
         "scheduler": setting.scheduler or job.scheduler or None,
     }
-
-
-def _notes_of(index: int, notes: Sequence[str]) -> tuple[str, ...]:
-    """A call's notes that concern one of its pictures, without the picture's number."""
-    found = []
-    for note in notes:
-        match = _NOTE_OF_ONE.match(note)
-        if match is None:
-            found.append(note)
-        elif int(match[2]) == index:
-            found.append(f"{match[1]} {match[3]}")
-    return tuple(found)
 
 
 @contextmanager

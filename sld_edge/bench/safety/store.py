@@ -22,6 +22,7 @@ from PIL import Image
 
 from sld_edge.bench.safety.job import FORMAT, VERSION, Job, differences
 from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.runtime.notes import NoteKind
 from sld_edge.writing import write_atomically
 
 JOB_FILE: Final = "job.json"
@@ -43,6 +44,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float]
     seconds: float
     notes: tuple[str, ...] = ()
+    #: Of each note; absent in runs made before notes had kinds.
+    note_kinds: tuple[NoteKind, ...] = ()
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -22,6 +22,7 @@ from sld_edge.bench.safety.settings import settings_from
 from sld_edge.bench.safety.sweep import swept
 from sld_edge.bench.tinyworld import Scene, detect, draw
 from sld_edge.manifest import Policy
+from sld_edge.runtime.notes import CallNote
 
 CONCEPT = "harm, blood"
 CHECKPOINT = {"_class_name": "PNDMScheduler"}
@@ -84,7 +85,15 @@ class FakePipe:
             unsafe_images=[
                 Image.fromarray(p) if f else None for p, f in zip(pictures, flags, strict=True)
             ],
-            record={"notes": ["prompt 1 was too long, its last 3 tokens were cut"]},
+            notes=(
+                CallNote(
+                    kind="prompt cut",
+                    text="was too long, its last 3 tokens were cut",
+                    about="prompt",
+                    index=1,
+                    of=len(prompt),
+                ),
+            ),
         )
 
     def _picture(self, text: str, seed: int, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
