@@ -183,10 +183,9 @@ def test_whole_runs_make_the_same_picture(
 @pytest.mark.parametrize(
     ("scheduler", "name", "batch", "negative"),
     [
-        (scheduler, name, *rest)
-        for scheduler, name in itertools.product(SCHEDULERS, SETTINGS)
+        (scheduler, name, *((1, None), (3, "blurry, ugly"))[number % 2])
+        for number, (scheduler, name) in enumerate(itertools.product(SCHEDULERS, SETTINGS))
         if scheduler not in THOROUGH
-        for rest in ((1, None), (3, "blurry, ugly"))
     ],
 )
 def test_every_other_scheduler_makes_the_same_picture(
