@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 import msgspec
@@ -23,6 +26,19 @@ class Versioned(Protocol):
 
 
 R = TypeVar("R", bound=Versioned)
+
+
+def made_now() -> dict[str, str]:
+    """When a report is made and by which command, as each has it."""
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["sld-bench", *sys.argv[1:]]),
+    }
+
+
+def json_bytes(tree: Any) -> bytes:
+    """A report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n"
 
 
 def read_file(path: Path) -> bytes:

@@ -9,10 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sld_edge.bench.html import warnings
 from sld_edge.bench.latency.case import cases_from_sweep
 from sld_edge.bench.latency.page import page_from_report
-from sld_edge.bench.latency.svg import round_numbers
 from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.reports import made_report
 

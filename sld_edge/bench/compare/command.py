@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -83,15 +79,19 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     All make the same picture from the same weights, text, noise, scheduler and threads, in turns.
     """
     from sld_edge.bench.compare.interleave import Turns, run_in_turns
-    from sld_edge.bench.latency.table import LiveLine
-    from sld_edge.bench.machine import ActivityMeter, require_psutil
+    from sld_edge.bench.extra import require
+    from sld_edge.bench.live import LiveLine
+    from sld_edge.bench.machine import ActivityMeter
     from sld_edge.bench.originals import require_originals
+    from sld_edge.bench.pages import require_pages
     from sld_edge.bench.report_file import check_writable
     from sld_edge.bundle import Bundle
 
     if options["steps"] < 1 or options["repeats"] < 1:
         raise InvalidInput("--steps and --repeats must be 1 or more")
-    require_psutil()
+    require("psutil")
+    if options["html_file"]:
+        require_pages()
     check_writable(options["json_file"], options["html_file"])
     if not (checkpoint / "model_index.json").is_file():
         raise InvalidInput("no diffusers checkpoint here", value=str(checkpoint))
@@ -163,6 +163,7 @@ def _report(
     from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, noise_warnings, result_of
     from sld_edge.bench.compare.targets import targets_of
     from sld_edge.bench.machine import Activity, describe_machine
+    from sld_edge.bench.report_file import made_now
     from sld_edge.bench.targets import not_promised_of, unet_bytes_of
 
     entries = result_of(outcomes, task.precision)
@@ -173,8 +174,7 @@ def _report(
     return {
         "format": FORMAT,
         "version": VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         "bundle": {"name": bundle.manifest.source.name, "digest": bundle.digest,
                    "precision": bundle.manifest.precision},
         "machine": describe_machine(),
@@ -197,11 +197,11 @@ def _report(
 def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str, Any]) -> None:
     from sld_edge.bench.compare.page import page_from_report
     from sld_edge.bench.compare.table import print_comparison
-    from sld_edge.bench.latency.table import result_console
-    from sld_edge.bench.report_file import write_report
+    from sld_edge.bench.report_file import json_bytes, write_report
+    from sld_edge.bench.tables import result_console
 
     if file := options["json_file"]:
-        write_report(file, json.dumps(report, indent=1).encode() + b"\n")
+        write_report(file, json_bytes(report))
     if page := options["html_file"]:
         write_report(page, page_from_report(report).encode())
     if str(file) != "-":

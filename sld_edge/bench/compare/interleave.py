@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sld_edge
+from sld_edge.bench import extra
 from sld_edge.bench.compare.peers import Peer, command_for, process_of
 from sld_edge.bench.compare.task import Task, Unavailable
 from sld_edge.bench.energy import energy_meter
-from sld_edge.bench.machine import require_psutil
 
 _WARMUP_STEPS = 1
 
@@ -144,7 +144,7 @@ class _Workers:
         return list(self._running.values())[-1]
 
     def _make_room(self) -> None:
-        memory = require_psutil().virtual_memory
+        memory = extra.psutil().virtual_memory
         while self._running and memory().available < self.turns.room:
             oldest = next(iter(self._running))
             self._running.pop(oldest).stop()

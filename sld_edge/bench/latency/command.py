@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +73,14 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress.")
 def main(bundle: Path, **options: Any) -> None:
     """Time BUNDLE's images: end to end, stage by stage, and from a cold start."""
+    from sld_edge.bench.extra import require
     from sld_edge.bench.latency.report import compare_reports, read_report
-    from sld_edge.bench.machine import require_psutil
+    from sld_edge.bench.pages import require_pages
     from sld_edge.bench.report_file import check_writable
 
-    require_psutil()
+    require("psutil")
+    if options["html_file"]:
+        require_pages()
     quiet = options["quiet"] or Path("-") in (options["json_file"], options["csv_file"])
     allowed = share_from_text(options["max_regression"])
     # Read before minutes are spent on measuring, not after.
@@ -88,7 +89,8 @@ def main(bundle: Path, **options: Any) -> None:
     report = _measure(bundle, options, quiet)
     _write(report, options)
     if not quiet:
-        from sld_edge.bench.latency.table import print_report, result_console
+        from sld_edge.bench.latency.table import print_report
+        from sld_edge.bench.tables import result_console
 
         print_report(report, result_console())
     else:
@@ -108,10 +110,11 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
 
     from sld_edge.bench.latency.clock import StageClock
     from sld_edge.bench.latency.cold import cold_starts
-    from sld_edge.bench.latency.measure import Plan, measure_case
+    from sld_edge.bench.latency.measure import Plan, line_of, measure_case
     from sld_edge.bench.latency.report import FORMAT, VERSION, CaseReport, Report
-    from sld_edge.bench.latency.table import LiveLine
+    from sld_edge.bench.live import LiveLine
     from sld_edge.bench.machine import ActivityMeter, describe_machine
+    from sld_edge.bench.report_file import made_now
     from sld_edge.bench.targets import unet_bytes_of
     from sld_edge.bundle import Bundle
     from sld_edge.runtime.pipeline import SafePipeline
@@ -149,7 +152,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
                         case,
                         name=names[case],
                         plan=replace(plan, place=len(found)),
-                        watch=live.watch,
+                        watch=lambda *seen: live.say(line_of(*seen)),
                     )
             if options["cold"]:
                 # After the steady state, and with our own engines released: memory is for one at a time.
@@ -165,8 +168,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
     return Report(
         format=FORMAT,
         version=VERSION,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         bundle={
             "name": manifest.source.name,
             "digest": manifest.digest,
