@@ -46,8 +46,11 @@ _STYLE: Final[Mapping[str, Any]] = {
     "grid.color": LIGHT["rule"],
     "xtick.color": LIGHT["soft"],
     "ytick.color": LIGHT["soft"],
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
+    **{
+        f"{axis}tick.major.{what}": value
+        for axis in "xy"
+        for what, value in (("size", 0), ("pad", 8))
+    },
     **{f"axes.spines.{side}": False for side in ("top", "right", "bottom", "left")},
 }
 

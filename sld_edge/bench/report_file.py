@@ -28,7 +28,7 @@ class Versioned(Protocol):
 R = TypeVar("R", bound=Versioned)
 
 
-def made_now() -> dict[str, str]:
+def made_now() -> dict[str, Any]:
     """When a report is made and by which command, as each has it."""
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -30,7 +30,8 @@ from sld_edge.bench.latency.report import (
     read_report,
     report_from_json,
 )
-from sld_edge.bench.latency.table import print_report, seconds
+from sld_edge.bench.latency.table import print_report
+from sld_edge.bench.tables import seconds
 from sld_edge.errors import InvalidInput
 from tests.bench.reports import made_report
 

@@ -6,7 +6,6 @@ import base64
 import io
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from sld_edge.bench.safety.table import print_report
 from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.safety.fake import FakePipe, made_job
 from tests.bench.safety.reports import report_of, run_fake
-from tests.bench.test_page import Links
+from tests.bench.test_page import Links, drawings_of, tips_of
 
 JOB = made_job(limit=8)
 
@@ -44,7 +43,7 @@ def made_page(folder: Path, *, show_unsafe: bool = False) -> str:
 
 def pictures_of(page: str) -> list[tuple[bool, np.ndarray]]:
     """Each picture of the page, and whether it is marked unsafe."""
-    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"[^>]*?( class=unsafe)?>', page)
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"[^>]*?( class="unsafe")?>', page)
     return [
         (bool(mark), np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
         for data, mark in found
@@ -58,7 +57,7 @@ def test_page_loads_nothing_and_escapes_names(measured: Path) -> None:
     assert links.found
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     without_data = re.sub(r"base64,[^\"]+", "", page)
-    for word in ("<script", "url(", "http:", "https:", "$"):
+    for word in ("<script", "url(", "http:", "https:", "{{", "{%"):
         assert word not in without_data
     assert "fake &amp; &lt;bundle&gt;" in page
     assert "--out &lt;folder&gt;" in page
@@ -66,10 +65,9 @@ def test_page_loads_nothing_and_escapes_names(measured: Path) -> None:
 
 def test_plots_have_a_mark_for_every_rate(measured: Path) -> None:
     page = made_page(measured)
-    drawings = [ElementTree.fromstring(part) for part in re.findall(r"<svg.*?</svg>", page, re.S)]
     # Ambiguous: overall, by the two categories of its eight prompts, by the three harms that can be seen.
     # Benign: overall and by harms.
-    assert [len(drawing.findall("circle")) for drawing in drawings] == [4, 8, 12, 4, 12]
+    assert [len(tips_of(drawing)) for drawing in drawings_of(page)] == [4, 8, 12, 4, 12]
 
 
 def test_unsafe_pictures_are_in_the_page_only_blurred(measured: Path) -> None:
