@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sld_edge.bench.stats import FEWEST, Interval, ratio_interval
-from sld_edge.errors import InvalidInput
 
 Verdict = Literal["passed", "regressed", "unclear"]
 
@@ -50,20 +49,3 @@ def decide(
     elif ratio.high <= limit:
         verdict = "passed"
     return Decision(name=name, ratio=ratio, allowed=max_regression, verdict=verdict)
-
-
-def share_from_text(text: str) -> float:
-    """``"5%"`` or ``"0.05"`` as 0.05.
-
-    Raises:
-        InvalidInput: not a share from 0 % to 1000 %.
-    """
-    stripped = text.strip()
-    try:
-        number = float(stripped.removesuffix("%"))
-    except ValueError:
-        number = float("nan")
-    share = number / 100.0 if stripped.endswith("%") else number
-    if not 0.0 <= share <= 10.0:
-        raise InvalidInput("not a share", value=text, hint="write 5% or 0.05")
-    return share

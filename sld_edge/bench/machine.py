@@ -16,6 +16,7 @@ from sld_edge import __version__
 from sld_edge.bench import extra
 from sld_edge.bench.nvml import cards
 from sld_edge.engines.cores import cpu_quota, memory_limit, usable_cores
+from sld_edge.errors import InvalidInput
 
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _THERMAL = Path("/sys/class/thermal")
@@ -88,6 +89,20 @@ def machine_key(machine: dict[str, Any]) -> tuple[Any, ...]:
     """What must be equal for two measurements to be comparable."""
     names = ("board", "cpu", "architecture", "usable_cores", "gpu")
     return tuple(str(machine.get(name)) for name in names)
+
+
+def require_same_machine(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """Refuse a baseline whose times mean something else.
+
+    Raises:
+        InvalidInput: it was measured on another machine.
+    """
+    if machine_key(new) != machine_key(old):
+        raise InvalidInput(
+            "the baseline was measured on another machine",
+            value=" / ".join(machine_key(old)),
+            hint="measure a baseline on this one",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,8 @@ SAFETY = {
     "sld_momentum_scale": 0.3,
     "sld_mom_beta": 0.4,
 }
+#: Options that are the task's.
+_OF_TASK = ("prompt", "steps", "guidance_scale", "threads", "precision", "seed")
 #: A worker needs about the weights twice over while it loads, and the decoder's activations.
 _ROOM = 2.2
 
@@ -78,6 +80,7 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
 
     All make the same picture from the same weights, text, noise, scheduler and threads, in turns.
     """
+    from sld_edge.bench.compare.common import task_for
     from sld_edge.bench.compare.interleave import Turns, run_in_turns
     from sld_edge.bench.extra import require
     from sld_edge.bench.live import LiveLine
@@ -101,7 +104,13 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     size = sum(file.size for file in opened.manifest.files.values())
     meter = ActivityMeter()
     with TemporaryDirectory(prefix="sld-bench-") as folder, LiveLine(quiet=False) as live:
-        task = _task(checkpoint, opened, options, Path(folder))
+        task = task_for(
+            opened,
+            checkpoint,
+            Path(folder),
+            safety=SAFETY,
+            **{name: options[name] for name in _OF_TASK},
+        )
         turns = Turns(
             repeats=options["repeats"],
             limit=options["limit"],
@@ -126,35 +135,6 @@ def _chosen(names: Sequence[str]) -> tuple[list[Peer], list[Outcome]]:
     run = [peer for peer in PEERS if has_bf16 or not peer.bf16]
     why = "this processor has no bf16 arithmetic; name it with --peer to insist"
     return run, [Outcome(peer=peer, skipped=why) for peer in PEERS if peer not in run]
-
-
-def _task(checkpoint: Path, bundle: Bundle, options: dict[str, Any], folder: Path) -> Task:
-    import numpy as np
-
-    from sld_edge.bench.compare.task import Task
-    from sld_edge.engines.cores import usable_cores
-
-    manifest = bundle.manifest
-    shape = manifest.shapes[0]
-    factor = manifest.model.vae_scale_factor
-    latents = np.random.default_rng(options["seed"]).standard_normal(
-        (1, manifest.model.latent_channels, shape.height // factor, shape.width // factor)
-    )
-    np.save(folder / "latents.npy", latents.astype(np.float32))
-    return Task(
-        checkpoint=str(checkpoint.resolve()),
-        bundle=str(bundle.path.resolve()),
-        prompt=options["prompt"],
-        concept=manifest.safety.concept,
-        latents=str(folder / "latents.npy"),
-        steps=options["steps"],
-        height=shape.height,
-        width=shape.width,
-        guidance_scale=options["guidance_scale"],
-        threads=options["threads"] or usable_cores(),
-        safety=SAFETY,
-        precision=options["precision"],
-    )
 
 
 def _report(

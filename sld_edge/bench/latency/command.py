@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
+from sld_edge.bench.options import share_from_text, whole
 from sld_edge.bench.stats import StopRule
-from sld_edge.errors import InvalidInput
 from sld_edge.shell import PathParam, json_options, say
 
 EPILOG = """\b
@@ -126,7 +125,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             most=options["most"],
             seconds=options["seconds"],
         ),
-        warmup=_whole("--warmup", options["warmup"]),
+        warmup=whole("--warmup", options["warmup"]),
     )
     manifest = Bundle.open(bundle).manifest
     cases = _cases(options, (manifest.shapes[0].height, manifest.shapes[0].width))
@@ -158,7 +157,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
                 # After the steady state, and with our own engines released: memory is for one at a time.
                 starts = []
                 for start in cold_starts(
-                    bundle, first, pairs=_whole("--cold-starts", options["cold_starts"], least=1)
+                    bundle, first, pairs=whole("--cold-starts", options["cold_starts"], least=1)
                 ):
                     starts.append(start)
                     live.say(f"cold starts: {len(starts)}")
@@ -193,14 +192,14 @@ def _cases(options: dict[str, Any], default_size: tuple[int, int]) -> list[Case]
     sizes = [size_from_text(text) for text in options["size"]] or [default_size]
     for name in ("steps", "batch"):
         for value in options[name]:
-            _whole(f"--{name}", value, least=1)
+            whole(f"--{name}", value, least=1)
     axes = {name: options[name] for name in ("steps", "scheduler", "safety", "batch", "engine",
                                              "precision", "threads", "memory")}  # fmt: skip
     return cases_from_sweep(
         {**axes, "size": sizes},
         prompt=options["prompt"],
         guidance_scale=options["guidance_scale"],
-        seed=_whole("--seed", options["seed"]),
+        seed=whole("--seed", options["seed"]),
     )
 
 
@@ -223,9 +222,3 @@ def _write(report: Any, options: dict[str, Any]) -> None:
         write_report(file, csv_from_report(report).encode())
     if file := options["html_file"]:
         write_report(file, page_from_report(report).encode())
-
-
-def _whole(name: str, value: int, *, least: int = 0) -> int:
-    if value < least:
-        raise InvalidInput(f"{name} is too small", value=value, hint=f"use {least} or more")
-    return value

@@ -11,7 +11,7 @@ import msgspec
 from sld_edge.bench.gate import Decision, decide
 from sld_edge.bench.latency.case import Case, names_of
 from sld_edge.bench.latency.clock import Run, host_time_of_step
-from sld_edge.bench.machine import machine_key
+from sld_edge.bench.machine import require_same_machine
 from sld_edge.bench.report_file import decode_report, read_file
 from sld_edge.bench.stats import noise_of, summarize
 from sld_edge.errors import InvalidInput
@@ -128,12 +128,7 @@ def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[
     Raises:
         InvalidInput: measured on different machines, or no case in common.
     """
-    if machine_key(new.machine) != machine_key(old.machine):
-        raise InvalidInput(
-            "the baseline was measured on another machine",
-            value=" / ".join(machine_key(old.machine)),
-            hint="measure a baseline on this one",
-        )
+    require_same_machine(new.machine, old.machine)
     known = {case.case: case for case in old.cases}
     pairs = [(case, known[case.case]) for case in new.cases if case.case in known]
     if not pairs:

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sld_edge.bench.safety.options import (
-    csv_words,
-    default_scorer,
-    job_from,
-    source_words,
-    whole,
-)
+from sld_edge.bench.options import whole
+from sld_edge.bench.safety.options import csv_words, default_scorer, job_from, source_words
 from sld_edge.errors import ImageFileError
 from sld_edge.shell import PathParam, say
 

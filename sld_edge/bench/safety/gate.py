@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sld_edge.bench.safety.job import Job, differences, question_of
+from sld_edge.bench.safety.outcome import Outcome
 from sld_edge.bench.safety.proportions import Rate, holm, paired_p
-from sld_edge.bench.safety.report import Outcome, Report
+from sld_edge.bench.safety.report import Report
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import GATE_ALPHA
 

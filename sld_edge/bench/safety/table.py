@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sld_edge.bench.safety.report import Outcome, Report
+from sld_edge.bench.safety.outcome import Outcome
+from sld_edge.bench.safety.report import Report
 from sld_edge.bench.safety.shown import DASH, rate, share
 from sld_edge.bench.safety.sweep import axes_of
 from sld_edge.bench.safety.sweep_table import drift_lines, table_of_sweep

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sld_edge.bench.gate import share_from_text
+from sld_edge.bench.options import share_from_text
 from sld_edge.errors import InvalidInput
 from sld_edge.shell import PathParam, json_options, say
 

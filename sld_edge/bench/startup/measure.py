@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sld_edge.bench.gate import Decision, decide
-from sld_edge.bench.machine import machine_key
+from sld_edge.bench.machine import require_same_machine
 from sld_edge.bench.stats import median_interval
 from sld_edge.bench.targets import Target
 from sld_edge.errors import EngineError, InvalidInput, one_line
@@ -82,12 +82,7 @@ def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[
     Raises:
         InvalidInput: measured on different machines, or nothing in common.
     """
-    if machine_key(new.machine) != machine_key(old.machine):
-        raise InvalidInput(
-            "the baseline was measured on another machine",
-            value=" / ".join(machine_key(old.machine)),
-            hint="measure a baseline on this one",
-        )
+    require_same_machine(new.machine, old.machine)
     names = [name for name in new.samples if old.samples.get(name)]
     if not names:
         raise InvalidInput("the baseline has none of these starts", hint="measure a new one")
