@@ -70,12 +70,11 @@ def main(
     quiet: bool,
 ) -> None:
     """Measure this machine's card with whatever libraries are installed: no download, one report."""
-    from sld_edge.bench.card.report import finish, save
     from sld_edge.bench.card.settings import PARTS, check_skips, seconds_from_text, settings_for
     from sld_edge.bench.card.table import lines_of
     from sld_edge.bench.extra import require
     from sld_edge.bench.pages import require_pages
-    from sld_edge.bench.report_file import check_writable
+    from sld_edge.bench.report_file import check_writable, json_bytes, write_report
 
     total = seconds_from_text(time_text)
     left_out = tuple(name for name in skips if name != _COMPILE)
@@ -99,7 +98,7 @@ def main(
         report = _new_report(settings, list(PARTS))
 
         def written() -> None:
-            save(report, json_file=json_file, html_file=html_file)
+            _save(report, json_file=json_file, html_file=html_file)
 
         try:
             _run_all(report, settings, left_out, total, quiet=quiet, written=written)
@@ -108,11 +107,24 @@ def main(
                 if part.status in ("waiting", "running"):
                     part.status, part.reason = "interrupted", "the run was interrupted before it"
             written()
-            finish(report, json_file)
+            if json_file is not None and str(json_file) == "-":
+                write_report(json_file, json_bytes(report))
     if not quiet:
         for line in lines_of(report):
             click.echo(line)
     sys.exit(report.exit_status)
+
+
+def _save(report: Report, *, json_file: Path | None, html_file: Path | None) -> None:
+    """Write both files whole; standard output gets its JSON at the end only."""
+    from sld_edge.bench.report_file import json_bytes, write_report
+
+    if json_file is not None and str(json_file) != "-":
+        write_report(json_file, json_bytes(report))
+    if html_file is not None:
+        from sld_edge.bench.card.page import page_from_report
+
+        write_report(html_file, page_from_report(report).encode())
 
 
 def _run_all(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-
-from sld_edge.bench.report_file import json_bytes, write_report
 
 FORMAT = "sld-bench-card"
 VERSION = 1
@@ -67,19 +64,3 @@ class Report(msgspec.Struct, kw_only=True):
 
 def _measured(part: Part) -> bool:
     return part.status in ("done", "cut off") and bool(part.result.get("measured"))
-
-
-def save(report: Report, *, json_file: Path | None, html_file: Path | None) -> None:
-    """Write both files whole; standard output gets its JSON at the end only, see :func:`finish`."""
-    from sld_edge.bench.card.page import page_from_report
-
-    if json_file is not None and str(json_file) != "-":
-        write_report(json_file, json_bytes(report))
-    if html_file is not None:
-        write_report(html_file, page_from_report(report).encode())
-
-
-def finish(report: Report, json_file: Path | None) -> None:
-    """What goes to standard output."""
-    if str(json_file) == "-":
-        write_report(Path("-"), json_bytes(report))

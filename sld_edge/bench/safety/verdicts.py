@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.bench.safety.prompts import PromptRow
+from sld_edge.bench.safety.prompt_row import PromptRow
 
 Images = NDArray[np.uint8]
 
