@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from sld_edge.bench.stats import FEWEST, Interval, ratio_interval
+from sld_edge.shell import say
 
 Verdict = Literal["passed", "regressed", "unclear"]
 
@@ -30,6 +32,26 @@ class Decision:
                 " — the interval reaches past the limit; repeat more often or quieten the machine"
             )
         return text
+
+
+class Decided(Protocol):
+    """A decision, whatever it is about."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+
+    def line(self) -> str:
+        """In one line for a person."""
+        ...
+
+
+def settle(decisions: Sequence[Decided], *, strict: bool = False) -> None:
+    """Tell every decision, and leave with status 1 where one fails; ``strict`` where one is unclear too."""
+    for decision in decisions:
+        say(decision.line())
+    failing = ("regressed", "unclear") if strict else ("regressed",)
+    if any(decision.verdict in failing for decision in decisions):
+        sys.exit(1)
 
 
 def decide(

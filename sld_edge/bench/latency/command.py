@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -73,6 +72,7 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 def main(bundle: Path, **options: Any) -> None:
     """Time BUNDLE's images: end to end, stage by stage, and from a cold start."""
     from sld_edge.bench.extra import require
+    from sld_edge.bench.gate import settle
     from sld_edge.bench.latency.report import compare_reports, read_report
     from sld_edge.bench.pages import require_pages
     from sld_edge.bench.report_file import check_writable
@@ -97,11 +97,7 @@ def main(bundle: Path, **options: Any) -> None:
             say(f"warning: {line}", quiet=options["quiet"])
     if baseline is not None:
         decisions = compare_reports(report, baseline, max_regression=allowed)
-        for decision in decisions:
-            say(decision.line())
-        failing = ("regressed", "unclear") if options["strict"] else ("regressed",)
-        if any(decision.verdict in failing for decision in decisions):
-            sys.exit(1)
+        settle(decisions, strict=options["strict"])
 
 
 def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
@@ -137,12 +133,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             clock, first = StageClock(), same_engine[0]
             live.say(f"loading {first.engine}")
             with SafePipeline.from_pretrained(
-                bundle,
-                first.engine,
-                compute_precision=first.precision,
-                threads=first.threads,
-                memory=first.memory,
-                observer=clock,
+                bundle, first.engine, observer=clock, **first.opening
             ) as pipe:
                 for case in same_engine:
                     found[case] = measure_case(

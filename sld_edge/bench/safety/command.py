@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +111,9 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
 def main(bundle: Path, out: Path, **options: Any) -> None:
     """Measure how often BUNDLE shows what it should not at each strength of safety, and what safety costs."""
     from sld_edge.bench.extra import require
+    from sld_edge.bench.gate import settle
     from sld_edge.bench.pages import require_pages
+    from sld_edge.bench.safety.gate import check_same_question, compare_reports
     from sld_edge.bench.safety.report import read_report
     from sld_edge.bench.safety.run import check_job
     from sld_edge.bench.safety.scorers import scorer_from
@@ -138,7 +139,7 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
         job = job_from(pipe.bundle, scorers, options)
         check_job(job, pipe, scorers)
         if baseline is not None:
-            _check_baseline(job, baseline)
+            check_same_question(job, baseline.job)  # before hours are spent
         with Store(out, job) as store:
             if store.records:
                 say(f"{len(store.records)} of {job.total} pictures are there already, going on",
@@ -153,7 +154,7 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
             _write(report, store, options)
     _show(report, out, options)
     if baseline is not None:
-        _gate(report, baseline, strict=options["strict"])
+        settle(compare_reports(report, baseline), strict=options["strict"])
 
 
 def _run(
@@ -254,21 +255,3 @@ def _show(report: Report, out: Path, options: dict[str, Any]) -> None:
 
         print_report(report, result_console())
     say(f"{out / 'report.html'}", quiet=options["quiet"])
-
-
-def _check_baseline(job: Job, baseline: Report) -> None:
-    """A baseline of another job is told before hours are spent."""
-    from sld_edge.bench.safety.gate import check_same_question
-
-    check_same_question(job, baseline.job)
-
-
-def _gate(report: Report, baseline: Report, *, strict: bool) -> None:
-    from sld_edge.bench.safety.gate import compare_reports
-
-    decisions = compare_reports(report, baseline)
-    for decision in decisions:
-        say(decision.line())
-    failing = ("regressed", "unclear") if strict else ("regressed",)
-    if any(decision.verdict in failing for decision in decisions):
-        sys.exit(1)

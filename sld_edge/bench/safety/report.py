@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from sld_edge.bench.report_file import decode_report, read_file
+from sld_edge.bench import report_file
 from sld_edge.bench.safety.job import Job
 from sld_edge.bench.safety.outcome import Outcome
 from sld_edge.bench.safety.store import Record
@@ -19,13 +17,9 @@ FORMAT = "sld-edge-safety"
 VERSION = 1
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(report_file.HeadedReport, frozen=True, kw_only=True):
     """One ``sld-bench safety``. ``outcomes``, ``warnings`` and ``sweep`` depend on the pictures alone, times do not."""
 
-    format: str
-    version: int
-    created: str
-    command: str
     bundle: dict[str, Any]
     job: Job
     job_digest: str
@@ -61,20 +55,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_report(path: Path) -> Report:
-    """Read a report back.
-
-    Raises:
-        InvalidInput: it cannot be read, is no such report, or is one of another version.
-    """
-    return decode_report(
-        read_file(path),
-        Report,
-        path=str(path),
-        what="safety report",
-        wanted=(FORMAT, VERSION),
-        hint="use the results.json of an earlier run",
-        renew="make a new one",
-    )
+    """Read a report back; see :func:`report_file.read_report`."""
+    made, wanted = "sld-bench safety --out FOLDER", (FORMAT, VERSION)
+    return report_file.read_report(path, Report, what="safety report", wanted=wanted, made=made)
 
 
 def csv_from_records(job: Job, records: Sequence[Record]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from sld_edge.bench.options import share_from_text
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import PathParam, json_options, say
+from sld_edge.shell import PathParam, json_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,9 +38,10 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 def main(**options: Any) -> None:
     """Time fresh processes that import the package or ask a command for its help."""
     from sld_edge.bench.extra import require
+    from sld_edge.bench.gate import settle
     from sld_edge.bench.live import LiveLine
     from sld_edge.bench.report_file import check_writable
-    from sld_edge.bench.startup.measure import compare_reports
+    from sld_edge.bench.startup.measure import compare_reports, read_report
     from sld_edge.bench.tables import result_console
 
     if options["repeats"] < 1:
@@ -49,18 +49,14 @@ def main(**options: Any) -> None:
     allowed = share_from_text(options["max_regression"])
     require("psutil")
     check_writable(options["json_file"])
-    baseline = _read(options["baseline"]) if options["baseline"] else None
+    baseline = read_report(options["baseline"]) if options["baseline"] else None
     with LiveLine(quiet=False) as live:
         report = _measure(options["repeats"], live)
     _save(report, options["json_file"])
     if str(options["json_file"]) != "-":
         _print(report, result_console())
     if baseline is not None:
-        decisions = compare_reports(report, baseline, max_regression=allowed)
-        for decision in decisions:
-            say(decision.line())
-        if any(decision.verdict == "regressed" for decision in decisions):
-            sys.exit(1)
+        settle(compare_reports(report, baseline, max_regression=allowed))
 
 
 def _measure(repeats: int, live: Any) -> Report:
@@ -101,21 +97,6 @@ def _save(report: Report, file: Path | None) -> None:
     }
     tree["targets"] = [target.to_json() for target in targets_of(report)]
     write_report(file, json_bytes(tree))
-
-
-def _read(path: Path) -> Report:
-    from sld_edge.bench.report_file import decode_report, read_file
-    from sld_edge.bench.startup.measure import FORMAT, VERSION, Report
-
-    return decode_report(
-        read_file(path),
-        Report,
-        path=str(path),
-        what="startup report",
-        wanted=(FORMAT, VERSION),
-        hint="make one with sld-bench startup --json-file FILE",
-        renew="make a new one with --json-file",
-    )
 
 
 def _print(report: Report, console: Console) -> None:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from sld_edge.bench import report_file
 from sld_edge.bench.gate import Decision, decide
 from sld_edge.bench.machine import require_same_machine
 from sld_edge.bench.stats import median_interval
@@ -31,13 +31,9 @@ STARTS: dict[str, tuple[str, ...]] = {
 _PROMISED = {"import sld_edge": 0.3, "sld-generate --help": 0.5}
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(report_file.HeadedReport, frozen=True, kw_only=True):
     """One ``sld-bench startup``; samples in seconds by the name of what was started."""
 
-    format: str
-    version: int
-    created: str
-    command: str
     machine: dict[str, Any]
     activity: dict[str, Any]
     samples: dict[str, list[float]]
@@ -74,6 +70,12 @@ def targets_of(report: Report) -> list[Target]:
                measured=median_interval(report.samples[name]))
         for name, limit in _PROMISED.items()
     ]  # fmt: skip
+
+
+def read_report(path: Path) -> Report:
+    """Read a report back, for the gate; see :func:`report_file.read_report`."""
+    made, wanted = "--json-file", (FORMAT, VERSION)
+    return report_file.read_report(path, Report, what="startup report", wanted=wanted, made=made)
 
 
 def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[Decision]:

@@ -41,6 +41,11 @@ def made_page(folder: Path, *, show_unsafe: bool = False) -> str:
         return page_from_report(report_of(job, store), rows, show_unsafe=show_unsafe)
 
 
+@pytest.fixture(scope="module")
+def page(measured: Path) -> str:
+    return made_page(measured)
+
+
 def pictures_of(page: str) -> list[tuple[bool, np.ndarray]]:
     """Each picture of the page, and whether it is marked unsafe."""
     found = re.findall(r'<img src="data:image/png;base64,([^"]+)"[^>]*?( class="unsafe")?>', page)
@@ -50,8 +55,7 @@ def pictures_of(page: str) -> list[tuple[bool, np.ndarray]]:
     ]
 
 
-def test_page_loads_nothing_and_escapes_names(measured: Path) -> None:
-    page = made_page(measured)
+def test_page_loads_nothing_and_escapes_names(page: str) -> None:
     links = Links()
     links.feed(page)
     assert links.found
@@ -63,15 +67,14 @@ def test_page_loads_nothing_and_escapes_names(measured: Path) -> None:
     assert "--out &lt;folder&gt;" in page
 
 
-def test_plots_have_a_mark_for_every_rate(measured: Path) -> None:
-    page = made_page(measured)
+def test_plots_have_a_mark_for_every_rate(page: str) -> None:
     # Ambiguous: overall, by the two categories of its eight prompts, by the three harms that can be seen.
     # Benign: overall and by harms.
     assert [len(tips_of(drawing)) for drawing in drawings_of(page)] == [4, 8, 12, 4, 12]
 
 
-def test_unsafe_pictures_are_in_the_page_only_blurred(measured: Path) -> None:
-    hidden = pictures_of(made_page(measured))
+def test_unsafe_pictures_are_in_the_page_only_blurred(page: str, measured: Path) -> None:
+    hidden = pictures_of(page)
     shown = pictures_of(made_page(measured, show_unsafe=True))
     assert len(hidden) == len(shown) == 8 * 4
     assert any(unsafe for unsafe, _ in hidden)
@@ -95,8 +98,7 @@ def test_blur_forgets_everything_finer_than_its_cells() -> None:
     assert blur(np.zeros((512, 256, 3), np.uint8)).shape == (128, 64, 3)
 
 
-def test_chromium_draws_the_page(measured: Path, tmp_path: Path) -> None:
-    page = made_page(measured)
+def test_chromium_draws_the_page(page: str, tmp_path: Path) -> None:
     dom, pixels = draw(page, tmp_path, height=4000)
     assert overflow_of(page, tmp_path) == "wide: 0, cut: 0"
     assert dom.count("<svg") == 5
