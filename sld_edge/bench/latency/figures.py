@@ -26,8 +26,8 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _COLOURS = ("purple", "blue", "pink", "green", "orange", "red", "grey", "olive")
 _NUMERIC = ("steps", "batch", "threads", "size")
-#: Between names there is room to lay side by side what would cover each other.
-_ASIDE = 0.03
+#: Between names there is room to lay side by side what would cover each other; this share of the axis apart.
+_ASIDE = 0.012
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,8 @@ def _sweep(axis: str, cases: Sequence[CaseReport]) -> SweepFigure:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         for index, (colour, (name, members)) in enumerate(shown):
-            aside = 0.0 if joined else _ASIDE * (index - (len(shown) - 1) / 2)
+            middle, room = (len(shown) - 1) / 2, _ASIDE * len(places)
+            aside = 0.0 if joined else room * (index - middle)
             points = [
                 (places[str(case.case.axis(axis))] + aside, median_interval(case.series("image")))
                 for case in members
