@@ -6,10 +6,13 @@ The same figure always gives the same bytes, whatever the user's matplotlib sett
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from html import escape
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 #: Colours of a page by name, in its light and its dark form.
@@ -63,20 +66,38 @@ def drawn(draw: Callable[[Any], None], *, height: float, label: str) -> str:
         height: Pixels, at a width of :data:`WIDTH`.
         label: What it shows; no two figures of a page have the same.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    matplotlib = _matplotlib()
     stream = io.StringIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": label})
         # Only the room for a name is measured in this font; the browser has the letters.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure = Figure(figsize=(WIDTH / _DPI, height / _DPI), layout="constrained")
+        figure = matplotlib.figure.Figure(
+            figsize=(WIDTH / _DPI, height / _DPI), layout="constrained"
+        )
         draw(figure)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     return _inline(stream.getvalue(), label)
+
+
+@cache
+def _matplotlib() -> Any:
+    """The library with its own fonts only: it would write a list of all below the user's home."""
+    with TemporaryDirectory(prefix="sld-bench-") as folder:
+        ours = {"MPLCONFIGDIR": folder, "MPL_IGNORE_SYSTEM_FONTS": "1"}
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        try:
+            import matplotlib.figure
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+    return matplotlib
 
 
 def tip(artist: Any, text: str) -> None:

@@ -95,7 +95,9 @@ def test_longest_bar_ends_at_the_axis_end() -> None:
 def test_the_same_report_gives_the_same_bytes_whatever_the_users_settings_are(
     tmp_path: Path,
 ) -> None:
-    """In another process, with another hash seed and another style."""
+    """In another process, with another hash seed, another style, and a home in which nothing is left."""
+    home = tmp_path / "home"
+    home.mkdir()
     (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nsvg.fonttype: path\n")
     code = (
         "import sys; from tests.bench.test_page import page_from_report, made_report; "
@@ -103,9 +105,10 @@ def test_the_same_report_gives_the_same_bytes_whatever_the_users_settings_are(
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True,
-        env={**os.environ, "MATPLOTLIBRC": str(tmp_path), "PYTHONHASHSEED": "7"},
+        env={**os.environ, "MATPLOTLIBRC": str(tmp_path), "PYTHONHASHSEED": "7", "HOME": str(home)},
     )  # fmt: skip
     assert done.stdout.decode() == page_from_report(made_report())
+    assert not list(home.rglob("*"))
 
 
 def test_a_name_is_no_formula_and_may_have_any_letters() -> None:

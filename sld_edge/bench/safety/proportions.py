@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 import msgspec
@@ -40,6 +41,7 @@ class Maximum(msgspec.Struct, frozen=True, kw_only=True):
     draws: int = DRAWS
 
 
+@lru_cache(maxsize=4096)  # SciPy makes a test of it each time
 def wilson(yes: int, of: int, *, confidence: float = CONFIDENCE) -> Rate:
     """Wilson's score interval (JASA 22, 1927): right for shares near 0 and 1, where the usual one is not."""
     if not 0 <= yes <= of:
