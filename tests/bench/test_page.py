@@ -16,8 +16,6 @@ import pytest
 
 from sld_edge.bench.latency.case import cases_from_sweep
 from sld_edge.bench.latency.page import page_from_report
-from sld_edge.bench.pages import require_pages
-from sld_edge.errors import MissingDependency
 from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.reports import made_report
 
@@ -143,13 +141,3 @@ def test_many_warnings_are_folded_up_behind_their_number() -> None:
     assert "<details" not in few
     assert "and 3 more warnings" in many
     assert [many.count(f"line {n}<") for n in range(9)] == [1] * 9
-
-
-@pytest.mark.parametrize("name", ["jinja2", "matplotlib"])
-def test_a_missing_package_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        MissingDependency, match=rf"^{name} is not installed.*sld-edge\[bench\]"
-    ) as caught:
-        require_pages()
-    assert "\n" not in str(caught.value)
