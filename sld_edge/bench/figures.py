@@ -91,6 +91,7 @@ def _matplotlib() -> Any:
         os.environ.update(ours)
         try:
             import matplotlib.figure
+            import matplotlib.style
         finally:
             for name, value in before.items():
                 if value is None:
