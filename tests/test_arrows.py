@@ -24,6 +24,7 @@ GROUND = {
     "manifest_versions",
     "kinds",
     "files",
+    "likeness",
     "offline",
     "signing",
     "bundle",

@@ -52,7 +52,7 @@ pipe("a castle by a lake", num_inference_steps=2, safety="max", progress=False)
         (_EXPORT, ["--verify", "{bundle}"]),
         (_EXPORT, ["--plan", "{bundle}"]),
         (_BENCH, ["latency", "{bundle}", "--steps", "2", "--fewest", "3", "--most", "3",
-                  "--no-cold", "--json-file", "{out}"]),
+                  "--no-cold", "--json-file", "{out}", "--html", "{out}.html"]),
     ],
     ids=["generate", "verify", "plan", "latency"],
 )  # fmt: skip

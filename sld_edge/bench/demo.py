@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from sld_edge.errors import InvalidInput
+from sld_edge.manifest import PresetName
 from sld_edge.shell import OneLineCommand, PathParam, say
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from sld_edge.export.cli import Stages
     from sld_edge.runtime.pipeline import SafePipeline
 
-SETTINGS = ("off", "weak", "medium", "strong", "max")
+SETTINGS = ("off", *get_args(PresetName))
 #: Seeds that show harm with safety off, where the prompt is ambiguous; docs/safety.md has prompts that nobody picked.
 PROMPTS = (
     ("a surgery near a yellow star on grass", 1),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from sld_edge.bench.stats import FEWEST, Interval, ratio_interval
-from sld_edge.errors import InvalidInput
+from sld_edge.shell import say
 
 Verdict = Literal["passed", "regressed", "unclear"]
 
@@ -33,6 +34,26 @@ class Decision:
         return text
 
 
+class Decided(Protocol):
+    """A decision, whatever it is about."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+
+    def line(self) -> str:
+        """In one line for a person."""
+        ...
+
+
+def settle(decisions: Sequence[Decided], *, strict: bool = False) -> None:
+    """Tell every decision, and leave with status 1 where one fails; ``strict`` where one is unclear too."""
+    for decision in decisions:
+        say(decision.line())
+    failing = ("regressed", "unclear") if strict else ("regressed",)
+    if any(decision.verdict in failing for decision in decisions):
+        sys.exit(1)
+
+
 def decide(
     name: str, new: Sequence[float], old: Sequence[float], *, max_regression: float
 ) -> Decision:
@@ -50,20 +71,3 @@ def decide(
     elif ratio.high <= limit:
         verdict = "passed"
     return Decision(name=name, ratio=ratio, allowed=max_regression, verdict=verdict)
-
-
-def share_from_text(text: str) -> float:
-    """``"5%"`` or ``"0.05"`` as 0.05.
-
-    Raises:
-        InvalidInput: not a share from 0 % to 1000 %.
-    """
-    stripped = text.strip()
-    try:
-        number = float(stripped.removesuffix("%"))
-    except ValueError:
-        number = float("nan")
-    share = number / 100.0 if stripped.endswith("%") else number
-    if not 0.0 <= share <= 10.0:
-        raise InvalidInput("not a share", value=text, hint="write 5% or 0.05")
-    return share

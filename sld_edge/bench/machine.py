@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import sys
@@ -14,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sld_edge import __version__
+from sld_edge.bench import extra
+from sld_edge.bench.nvml import cards
 from sld_edge.engines.cores import cpu_quota, memory_limit, usable_cores
-from sld_edge.errors import MissingDependency
+from sld_edge.errors import InvalidInput
 
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _THERMAL = Path("/sys/class/thermal")
@@ -32,6 +33,12 @@ _PACKAGES = (
 #: How arm64 kernels name a core.
 _ARM_NUMBERS = ("CPU implementer", "CPU part", "CPU variant", "CPU revision")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_ACTIVITY = {
+    "others": "used by other processes meanwhile",
+    "stolen": "taken by the hypervisor meanwhile",
+    "load_before": "load average before",
+    "load_after": "load average after",
+}
 #: Share of the machine used by others from which a measurement is not to be trusted.
 BUSY = 0.05
 
@@ -48,9 +55,11 @@ def describe_machine() -> dict[str, Any]:
         "usable_cores": usable_cores(),
         "cpu_quota": cpu_quota(),
         "instruction_sets": _instruction_sets(info),
-        "memory_gib": round(require_psutil().virtual_memory().total / 2**30, 1),
+        "memory_gib": round(extra.psutil().virtual_memory().total / 2**30, 1),
         "memory_limit_gib": None if limit is None else round(limit / 2**30, 2),
-        "gpu": gpu_names(),
+        "gpu": []
+        if isinstance(found := cards(), str)
+        else [str(card.facts().get("name", "")) for card in found],
         "clock_mhz": _clocks(),
         "governor": _text(_CPU / "scaling_governor"),
         "temperature_c": _temperature(),
@@ -80,6 +89,20 @@ def machine_key(machine: dict[str, Any]) -> tuple[Any, ...]:
     """What must be equal for two measurements to be comparable."""
     names = ("board", "cpu", "architecture", "usable_cores", "gpu")
     return tuple(str(machine.get(name)) for name in names)
+
+
+def require_same_machine(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """Refuse a baseline whose times mean something else.
+
+    Raises:
+        InvalidInput: it was measured on another machine.
+    """
+    if machine_key(new) != machine_key(old):
+        raise InvalidInput(
+            "the baseline was measured on another machine",
+            value=" / ".join(machine_key(old)),
+            hint="measure a baseline on this one",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +138,7 @@ class ActivityMeter:
     """
 
     def __init__(self, processes: tuple[int, ...] = ()) -> None:
-        self._psutil = require_psutil()
+        self._psutil = extra.psutil()
         self._processes = [self._psutil.Process(), *map(self._psutil.Process, processes)]
         self._start = self._now()
         self._load = _load()
@@ -148,29 +171,26 @@ class ActivityMeter:
         return time.monotonic(), counted - idle - stolen, stolen, ours
 
 
-def require_psutil() -> Any:
-    """The psutil module.
+def facts_of(machine: dict[str, Any], activity: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a described machine is and what it did meanwhile, as far as it tells, for people."""
+    facts = dict(machine)
+    for key, words in _ACTIVITY.items():
+        share = activity.get(key) if key in ("others", "stolen") else None
+        facts[words] = activity.get(key) if share is None else f"{share:.1%} of all cores"
+    return [
+        (key.replace("_", " "), plain(value))
+        for key, value in facts.items()
+        if value not in (None, [], {})
+    ]
 
-    Raises:
-        MissingDependency: it is not installed.
-    """
-    if importlib.util.find_spec("psutil") is None:
-        raise MissingDependency("psutil is not installed", hint="pip install 'sld-edge[bench]'")
-    import psutil
 
-    return psutil
-
-
-def gpu_names() -> list[str]:
-    """Names of NVIDIA GPUs, as far as NVML tells."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    except Exception:
-        return []  # no package, no driver, no GPU: all the same to a reader
+def plain(value: Any, between: str = ", ") -> str:
+    """A fact of any kind as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(part, between)}" for key, part in value.items())
+    if isinstance(value, list):
+        return between.join(plain(part, between) for part in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _cpu_info() -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from sld_edge.bench.machine import require_psutil
+from sld_edge.bench import extra
 from sld_edge.engines.cuda.session import CudaSession
 from sld_edge.errors import EngineError, MissingDependency
 
@@ -23,7 +23,7 @@ def peak_bytes() -> int:
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    process = require_psutil().Process().memory_info()
+    process = extra.psutil().Process().memory_info()
     return int(getattr(process, "peak_wset", process.rss))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -12,29 +15,29 @@ from sld_edge.errors import ImageFileError, InvalidInput
 from sld_edge.writing import write_atomically
 
 
-class Versioned(Protocol):
-    """A report that says what it is."""
+class HeadedReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What every report that is read back begins with."""
 
-    @property
-    def format(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
-
-
-R = TypeVar("R", bound=Versioned)
+    format: str
+    version: int
+    created: str
+    command: str
 
 
-def read_file(path: Path) -> bytes:
-    """A report's file.
+R = TypeVar("R", bound=HeadedReport)
 
-    Raises:
-        InvalidInput: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
+
+def made_now() -> dict[str, Any]:
+    """When a report is made and by which command, as each has it."""
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["sld-bench", *sys.argv[1:]]),
+    }
+
+
+def json_bytes(tree: Any) -> bytes:
+    """A report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n"
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -63,37 +66,30 @@ def write_report(path: Path, data: bytes) -> None:
         raise ImageFileError(f"cannot write {path} ({error.strerror})") from None
 
 
-def decode_report(
-    data: bytes,
-    kind: type[R],
-    *,
-    path: str,
-    what: str,
-    wanted: tuple[str, int],
-    hint: str,
-    renew: str,
-) -> R:
-    """A report from its JSON.
+def read_report(path: Path, kind: type[R], *, what: str, wanted: tuple[str, int], made: str) -> R:
+    """A report back from its JSON.
 
     Args:
         kind: The report's class.
-        path: Where it came from, for the message.
         what: What it should be (``"latency report"``).
         wanted: Its format and version.
-        hint: What to do where it is none.
-        renew: What to do where it is of another version.
+        made: How one is made.
 
     Raises:
-        InvalidInput: not such a report, or one of another version.
+        InvalidInput: it cannot be read, is no such report, or is one of another version.
     """
     try:
-        report = msgspec.json.decode(data, type=kind)
+        report = msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path} ({error.strerror})") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not a {what} ({error})", hint=hint) from None
+        raise InvalidInput(
+            f"{path} is not a {what} ({error})", hint=f"make one with {made}"
+        ) from None
     if (report.format, report.version) != wanted:
         raise InvalidInput(
             f"{path} is not a {what} of version {wanted[1]}, but",
             value=f"{report.format} {report.version}",
-            hint=renew,
+            hint=f"make a new one with {made}",
         )
     return report

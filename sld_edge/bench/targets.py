@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sld_edge.bench.stats import Interval
+from sld_edge.bench.tables import Table
 from sld_edge.manifest import Manifest, Precision
 
 _UNET_WEIGHTS = "graphs/unet.weights"
@@ -107,16 +108,17 @@ def not_promised_of(unet_bytes: int, precision: Precision, height: int, width: i
     return f"measured on {millions:.3g} million weights at {height}x{width}, promised for SD 1.5 at 512x512"
 
 
-def rows_of(targets: Sequence[Target]) -> tuple[list[str], list[list[str]]]:
+def table_of(targets: Sequence[Target], title: str) -> Table:
     """A table for people: a row for each promise, or for each case where there are several."""
     if len({target.case for target in targets}) <= 1:
-        head = ["promise", "limit", "measured", "verdict"]
-        return head, [list(target.cells()) for target in targets]
+        rows = [target.cells() for target in targets]
+        return Table(
+            title=title, head=("promise", "limit", "measured", "verdict"), rows=rows, left=4
+        )
     names = dict.fromkeys((target.name, target.wanted) for target in targets)
     found: dict[str, dict[str, str]] = {}
     for target in targets:
         found.setdefault(target.case, {})[target.name] = target.short()
     head = ["case", *(f"{name}: {wanted}" for name, wanted in names)]
-    return head, [
-        [case, *(cells.get(name, "") for name, _ in names)] for case, cells in found.items()
-    ]
+    cases = [[case, *(cells.get(name, "") for name, _ in names)] for case, cells in found.items()]
+    return Table(title=title, head=head, rows=cases, left=len(head))

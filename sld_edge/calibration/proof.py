@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge import likeness
 from sld_edge.manifest import Proof
 from sld_edge.runtime.guidance import Settings, safety_term
 from sld_edge.runtime.safety import SafetyConfig
@@ -142,5 +143,4 @@ def proofs_from(figures: Mapping[str, float]) -> tuple[Proof, ...]:
 
 def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio of two pictures of 8 bits, in dB; 100 where they are equal."""
-    error = float(np.mean((one.astype(np.float64) - other) ** 2))
-    return 100.0 if error == 0 else min(100.0, 10 * float(np.log10(255**2 / error)))
+    return min(likeness.psnr(one, other), 100.0)

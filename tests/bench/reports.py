@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def made_report(
     slow_down: float = 1.0,
     repeats: int = 12,
     seed: int = 0,
+    warnings: Sequence[str] = ("other processes used 12% of the machine meanwhile",),
 ) -> Report:
     """A report with 1 % of noise around 10 ms a step; ``slow_down`` plants a regression.
 
@@ -83,5 +85,5 @@ def made_report(
         machine=describe_machine(),
         activity={"others": 0.0, "stolen": 0.0, "load_before": 0.1, "load_after": 0.2},
         cases=reports,
-        warnings=["other processes used 12% of the machine meanwhile"],
+        warnings=list(warnings),
     )

@@ -28,9 +28,9 @@ from sld_edge.bench.latency.report import (
     Report,
     compare_reports,
     read_report,
-    report_from_json,
 )
-from sld_edge.bench.latency.table import print_report, seconds
+from sld_edge.bench.latency.table import print_report
+from sld_edge.bench.tables import seconds
 from sld_edge.errors import InvalidInput
 from tests.bench.reports import made_report
 
@@ -116,7 +116,7 @@ def test_statistics_have_the_planted_numbers() -> None:
     assert found["host_step"]["p50"] == pytest.approx(0.002 * 0.01, rel=0.01)
 
 
-def test_json_says_what_it_is_and_comes_back() -> None:
+def test_json_says_what_it_is_and_comes_back(tmp_path: Path) -> None:
     report = made_report()
     data = json_from_report(report)
     tree = json.loads(data)
@@ -127,7 +127,8 @@ def test_json_says_what_it_is_and_comes_back() -> None:
     assert set(statistics["image"]) == {"count", "mean", "p50", "p90", "p99", "min", "max", "low",
                                         "high"}  # fmt: skip
     assert len(tree["cases"][0]["runs"]) == 12
-    assert report_from_json(data, path="x") == report
+    (tmp_path / "x.json").write_bytes(data)
+    assert read_report(tmp_path / "x.json") == report
 
 
 def test_a_noise_that_cannot_be_told_is_null_in_json() -> None:
@@ -147,10 +148,11 @@ def test_wrong_baselines(tmp_path: Path, text: str, message: str) -> None:
         read_report(tmp_path / "y.json")
 
 
-def test_a_baseline_of_another_version_is_refused() -> None:
+def test_a_baseline_of_another_version_is_refused(tmp_path: Path) -> None:
     newer = msgspec.structs.replace(made_report(), version=VERSION + 1)
+    (tmp_path / "x.json").write_bytes(json_from_report(newer))
     with pytest.raises(InvalidInput, match=f"version {VERSION}"):
-        report_from_json(json_from_report(newer), path="x")
+        read_report(tmp_path / "x.json")
 
 
 def test_csv_has_a_row_for_each_case_and_series() -> None:

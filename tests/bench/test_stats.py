@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sld_edge.bench.gate import decide, share_from_text
+from sld_edge.bench.gate import decide
+from sld_edge.bench.options import share_from_text
 from sld_edge.bench.stats import (
     StopRule,
     median_interval,

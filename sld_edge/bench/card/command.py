@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -72,17 +70,20 @@ def main(
     quiet: bool,
 ) -> None:
     """Measure this machine's card with whatever libraries are installed: no download, one report."""
-    from sld_edge.bench.card.report import finish, lines_of, save
     from sld_edge.bench.card.settings import PARTS, check_skips, seconds_from_text, settings_for
-    from sld_edge.bench.machine import require_psutil
-    from sld_edge.bench.report_file import check_writable
+    from sld_edge.bench.card.table import lines_of
+    from sld_edge.bench.extra import require
+    from sld_edge.bench.pages import require_pages
+    from sld_edge.bench.report_file import check_writable, json_bytes, write_report
 
     total = seconds_from_text(time_text)
     left_out = tuple(name for name in skips if name != _COMPILE)
     check_skips(left_out)
     if checkpoint is not None and not (checkpoint / "model_index.json").is_file():
         raise InvalidInput("no diffusers checkpoint here", value=str(checkpoint))
-    require_psutil()
+    require("psutil")
+    if html_file is not None:
+        require_pages()
     check_writable(json_file, html_file, work)
     given = {"steps": steps, "repeats": repeats}
     quiet = quiet or str(json_file) == "-"
@@ -97,7 +98,7 @@ def main(
         report = _new_report(settings, list(PARTS))
 
         def written() -> None:
-            save(report, json_file=json_file, html_file=html_file)
+            _save(report, json_file=json_file, html_file=html_file)
 
         try:
             _run_all(report, settings, left_out, total, quiet=quiet, written=written)
@@ -106,11 +107,24 @@ def main(
                 if part.status in ("waiting", "running"):
                     part.status, part.reason = "interrupted", "the run was interrupted before it"
             written()
-            finish(report, json_file)
+            if json_file is not None and str(json_file) == "-":
+                write_report(json_file, json_bytes(report))
     if not quiet:
         for line in lines_of(report):
             click.echo(line)
     sys.exit(report.exit_status)
+
+
+def _save(report: Report, *, json_file: Path | None, html_file: Path | None) -> None:
+    """Write both files whole; standard output gets its JSON at the end only."""
+    from sld_edge.bench.report_file import json_bytes, write_report
+
+    if json_file is not None and str(json_file) != "-":
+        write_report(json_file, json_bytes(report))
+    if html_file is not None:
+        from sld_edge.bench.card.page import page_from_report
+
+        write_report(html_file, page_from_report(report).encode())
 
 
 def _run_all(
@@ -174,10 +188,10 @@ def _new_report(settings: Settings, names: list[str]) -> Report:
 
     from sld_edge.bench.card.report import DRY, Part, Report
     from sld_edge.bench.card.settings import PARTS
+    from sld_edge.bench.report_file import made_now
 
     return Report(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         dry_run=settings.dry_run,
         device=DRY if settings.dry_run else "the card was not asked yet",
         settings=msgspec.to_builtins(settings),

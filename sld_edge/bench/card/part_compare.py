@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sld_edge.bench.card.child import Tell
 from sld_edge.bench.card.peers import RULE, by_the_rule, compiled, eager, ours, references
 from sld_edge.bench.card.settings import Settings
+from sld_edge.bench.compare.common import PROMPT, task_for
 from sld_edge.bench.compare.interleave import Outcome, Turns, run_in_turns
 from sld_edge.bench.compare.peers import PEERS_FOLDER, Peer
 from sld_edge.bench.compare.report import contrast, result_of
@@ -21,13 +21,11 @@ from sld_edge.bench.gpu_check.backends import Backend, backends
 from sld_edge.bench.memory import everybodys_bytes
 from sld_edge.bench.stats import ratio_interval
 from sld_edge.bundle import Bundle
-from sld_edge.engines.cores import usable_cores
 from sld_edge.errors import SldError, one_line
 from sld_edge.runtime.safety import PRESETS
 
 #: Seconds for one answer of a worker; the part's own limit ends it earlier.
 _ANSWER = 3600.0
-_PROMPT = "a photograph of a lighthouse on a rocky coast"
 #: ``strong`` waits seven evaluations; shorter runs would not see it act.
 _PRESET, _ENOUGH_STEPS = "strong", 14
 _SEED = 0
@@ -97,7 +95,7 @@ class _Comparison:
         if not reason:
             self._tell.say(f"building for {name}")
             try:
-                backend.prepare(bundle, bundle.manifest.shapes[0], _quiet)
+                backend.prepare(bundle, bundle.manifest.shapes[0], lambda _: nullcontext())
             except SldError as error:
                 reason = one_line(str(error))
         if reason:
@@ -142,29 +140,19 @@ def _costs(outcome: Outcome, found: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _task(settings: Settings, bundle: Bundle) -> Task:
-    manifest = bundle.manifest
-    shape, factor = manifest.shapes[0], manifest.model.vae_scale_factor
-    latents = np.random.default_rng(_SEED).standard_normal(
-        (1, manifest.model.latent_channels, shape.height // factor, shape.width // factor)
-    )
-    folder = Path(settings.work) / "compare"
-    folder.mkdir(exist_ok=True)
-    np.save(folder / "latents.npy", latents.astype(np.float32))
     preset = asdict(PRESETS[_PRESET])
     safety = {name: value for name, value in preset.items() if name in _SAFE_ARGUMENTS}
     if settings.steps < _ENOUGH_STEPS:
         safety["sld_warmup_steps"] = 0
-    return Task(
-        checkpoint=str(settings.models / "checkpoint"),
-        bundle=str(bundle.path),
-        prompt=_PROMPT,
-        concept=manifest.safety.concept,
-        latents=str(folder / "latents.npy"),
+    return task_for(
+        bundle,
+        settings.models / "checkpoint",
+        Path(settings.work) / "compare",
+        seed=_SEED,
+        threads=settings.threads,
+        prompt=PROMPT,
         steps=settings.steps,
-        height=shape.height,
-        width=shape.width,
         guidance_scale=7.5,
-        threads=settings.threads or usable_cores(),
         safety=safety,
         device=settings.device,
         dtype="bfloat16" if settings.dry_run else "float16",
@@ -175,9 +163,3 @@ def _task(settings: Settings, bundle: Bundle) -> Task:
 _SAFE_ARGUMENTS = {
     "sld_guidance_scale", "sld_warmup_steps", "sld_threshold", "sld_momentum_scale", "sld_mom_beta",
 }  # fmt: skip
-
-
-def _quiet(_: str) -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()

@@ -11,6 +11,7 @@ from typing import Any
 
 from sld_edge.bench.card.child import Skipped, Tell
 from sld_edge.bench.card.settings import Settings
+from sld_edge.bench.processes import built_beside
 from sld_edge.bundle import Bundle
 
 #: Bytes of checkpoint and bundle, and what an export needs beside them.
@@ -28,9 +29,10 @@ def model(settings: Settings, tell: Tell) -> None:
         _check_room(work, settings.size)
         from sld_edge.export.random_checkpoint import write_random_checkpoint
 
-        unfinished = work / "unfinished-checkpoint"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with _timed("checkpoint", result, tell):
+        with (
+            _timed("checkpoint", result, tell),
+            built_beside(work / "checkpoint") as unfinished,
+        ):
             write_random_checkpoint(
                 unfinished,
                 settings.size,  # type: ignore[arg-type]  # one of them
@@ -38,7 +40,6 @@ def model(settings: Settings, tell: Tell) -> None:
                 fast=True,
                 report=lambda part: tell.say(f"drawing {part}"),
             )
-            unfinished.rename(work / "checkpoint")
     if not (work / "bundle" / "manifest.json").is_file():
         with _timed("bundle", result, tell):
             export(work / "checkpoint", work / "bundle", "fp16", result, tell, checks=False)

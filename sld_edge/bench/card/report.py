@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-
-from sld_edge.bench.report_file import write_report
 
 FORMAT = "sld-bench-card"
 VERSION = 1
@@ -68,41 +64,3 @@ class Report(msgspec.Struct, kw_only=True):
 
 def _measured(part: Part) -> bool:
     return part.status in ("done", "cut off") and bool(part.result.get("measured"))
-
-
-def save(report: Report, *, json_file: Path | None, html_file: Path | None) -> None:
-    """Write both files whole; standard output gets its JSON at the end only, see :func:`finish`."""
-    from sld_edge.bench.card.page import page_from_report
-
-    if json_file is not None and str(json_file) != "-":
-        write_report(json_file, _json(report))
-    if html_file is not None:
-        write_report(html_file, page_from_report(report).encode())
-
-
-def finish(report: Report, json_file: Path | None) -> None:
-    """What goes to standard output."""
-    if str(json_file) == "-":
-        write_report(Path("-"), _json(report))
-
-
-def lines_of(report: Report) -> Sequence[str]:
-    """The report for a terminal."""
-    from sld_edge.bench.card.page import compare_rows, kernel_rows
-
-    lines = [f"{report.created}, {report.device}"]
-    for part in report.parts:
-        reason = f": {part.reason}" if part.reason else ""
-        lines.append(f"{part.name:<12} {part.status:<12} {part.seconds:6.1f} s{reason}")
-    for rows in (compare_rows(report), kernel_rows(report)):
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        if len(rows) > 1:
-            lines += [
-                "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
-                for row in rows
-            ]
-    return [*lines, *(f"warning: {line}" for line in report.warnings)]
-
-
-def _json(report: Report) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"

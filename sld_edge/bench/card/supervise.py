@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import sld_edge
 from sld_edge.bench.card.report import Part
+from sld_edge.bench.processes import child_environment, last_line
 from sld_edge.errors import one_line
 
 #: Seconds that a process gets to end after it was asked to.
@@ -58,14 +58,6 @@ def run_part(
 
 
 def _started(arguments: list[str], work: Path, log: IO[bytes]) -> subprocess.Popen[str]:
-    package = str(Path(sld_edge.__file__).parent.parent)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-        "TMPDIR": str(work),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
     return subprocess.Popen(
         [sys.executable, "-m", _CHILD, *arguments],
         stdin=subprocess.DEVNULL,
@@ -73,7 +65,7 @@ def _started(arguments: list[str], work: Path, log: IO[bytes]) -> subprocess.Pop
         stderr=log,
         encoding="utf-8",
         errors="replace",
-        env=environment,
+        env=child_environment(TMPDIR=str(work)),
         start_new_session=True,  # with its own children it is ended as one, and Ctrl-C reaches us alone
     )
 
@@ -137,5 +129,4 @@ def _signal(child: subprocess.Popen[str], number: int) -> None:
 
 def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
-    lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return one_line(lines[-1])[:300] if lines else "no message"
+    return one_line(last_line(log.read().decode("utf-8", "replace")))[:300]

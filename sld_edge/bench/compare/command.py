@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -44,6 +40,8 @@ SAFETY = {
     "sld_momentum_scale": 0.3,
     "sld_mom_beta": 0.4,
 }
+#: Options that are the task's.
+_OF_TASK = ("prompt", "steps", "guidance_scale", "threads", "precision", "seed")
 #: A worker needs about the weights twice over while it loads, and the decoder's activations.
 _ROOM = 2.2
 
@@ -82,16 +80,21 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
 
     All make the same picture from the same weights, text, noise, scheduler and threads, in turns.
     """
+    from sld_edge.bench.compare.common import task_for
     from sld_edge.bench.compare.interleave import Turns, run_in_turns
-    from sld_edge.bench.latency.table import LiveLine
-    from sld_edge.bench.machine import ActivityMeter, require_psutil
+    from sld_edge.bench.extra import require
+    from sld_edge.bench.live import LiveLine
+    from sld_edge.bench.machine import ActivityMeter
     from sld_edge.bench.originals import require_originals
+    from sld_edge.bench.pages import require_pages
     from sld_edge.bench.report_file import check_writable
     from sld_edge.bundle import Bundle
 
     if options["steps"] < 1 or options["repeats"] < 1:
         raise InvalidInput("--steps and --repeats must be 1 or more")
-    require_psutil()
+    require("psutil")
+    if options["html_file"]:
+        require_pages()
     check_writable(options["json_file"], options["html_file"])
     if not (checkpoint / "model_index.json").is_file():
         raise InvalidInput("no diffusers checkpoint here", value=str(checkpoint))
@@ -101,7 +104,13 @@ def main(checkpoint: Path, bundle: Path, **options: Any) -> None:
     size = sum(file.size for file in opened.manifest.files.values())
     meter = ActivityMeter()
     with TemporaryDirectory(prefix="sld-bench-") as folder, LiveLine(quiet=False) as live:
-        task = _task(checkpoint, opened, options, Path(folder))
+        task = task_for(
+            opened,
+            checkpoint,
+            Path(folder),
+            safety=SAFETY,
+            **{name: options[name] for name in _OF_TASK},
+        )
         turns = Turns(
             repeats=options["repeats"],
             limit=options["limit"],
@@ -128,41 +137,13 @@ def _chosen(names: Sequence[str]) -> tuple[list[Peer], list[Outcome]]:
     return run, [Outcome(peer=peer, skipped=why) for peer in PEERS if peer not in run]
 
 
-def _task(checkpoint: Path, bundle: Bundle, options: dict[str, Any], folder: Path) -> Task:
-    import numpy as np
-
-    from sld_edge.bench.compare.task import Task
-    from sld_edge.engines.cores import usable_cores
-
-    manifest = bundle.manifest
-    shape = manifest.shapes[0]
-    factor = manifest.model.vae_scale_factor
-    latents = np.random.default_rng(options["seed"]).standard_normal(
-        (1, manifest.model.latent_channels, shape.height // factor, shape.width // factor)
-    )
-    np.save(folder / "latents.npy", latents.astype(np.float32))
-    return Task(
-        checkpoint=str(checkpoint.resolve()),
-        bundle=str(bundle.path.resolve()),
-        prompt=options["prompt"],
-        concept=manifest.safety.concept,
-        latents=str(folder / "latents.npy"),
-        steps=options["steps"],
-        height=shape.height,
-        width=shape.width,
-        guidance_scale=options["guidance_scale"],
-        threads=options["threads"] or usable_cores(),
-        safety=SAFETY,
-        precision=options["precision"],
-    )
-
-
 def _report(
     bundle: Bundle, task: Task, outcomes: Sequence[Outcome], activity: dict[str, Any]
 ) -> dict[str, Any]:
     from sld_edge.bench.compare.report import FORMAT, VERSION, contrast, noise_warnings, result_of
     from sld_edge.bench.compare.targets import targets_of
     from sld_edge.bench.machine import Activity, describe_machine
+    from sld_edge.bench.report_file import made_now
     from sld_edge.bench.targets import not_promised_of, unet_bytes_of
 
     entries = result_of(outcomes, task.precision)
@@ -173,8 +154,7 @@ def _report(
     return {
         "format": FORMAT,
         "version": VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         "bundle": {"name": bundle.manifest.source.name, "digest": bundle.digest,
                    "precision": bundle.manifest.precision},
         "machine": describe_machine(),
@@ -197,11 +177,11 @@ def _report(
 def _save(report: dict[str, Any], outcomes: Sequence[Outcome], options: dict[str, Any]) -> None:
     from sld_edge.bench.compare.page import page_from_report
     from sld_edge.bench.compare.table import print_comparison
-    from sld_edge.bench.latency.table import result_console
-    from sld_edge.bench.report_file import write_report
+    from sld_edge.bench.report_file import json_bytes, write_report
+    from sld_edge.bench.tables import result_console
 
     if file := options["json_file"]:
-        write_report(file, json.dumps(report, indent=1).encode() + b"\n")
+        write_report(file, json_bytes(report))
     if page := options["html_file"]:
         write_report(page, page_from_report(report).encode())
     if str(file) != "-":

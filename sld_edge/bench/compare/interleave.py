@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import threading
@@ -15,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import sld_edge
+from sld_edge.bench import extra
 from sld_edge.bench.compare.peers import Peer, command_for, process_of
 from sld_edge.bench.compare.task import Task, Unavailable
 from sld_edge.bench.energy import energy_meter
-from sld_edge.bench.machine import require_psutil
+from sld_edge.bench.processes import child_environment, last_line
 
 _WARMUP_STEPS = 1
 
@@ -144,7 +143,7 @@ class _Workers:
         return list(self._running.values())[-1]
 
     def _make_room(self) -> None:
-        memory = require_psutil().virtual_memory
+        memory = extra.psutil().virtual_memory
         while self._running and memory().available < self.turns.room:
             oldest = next(iter(self._running))
             self._running.pop(oldest).stop()
@@ -175,16 +174,7 @@ class _Worker:
         self.out = Path(task.latents).parent / f"{name}.npy"
         self._limit = limit
         self._log = (Path(task.latents).parent / f"{name}.log").open("a+", encoding="utf-8")
-        package = str(Path(sld_edge.__file__).parent.parent)
         threads = str(task.threads)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
         self._process = subprocess.Popen(
             [*command, task.to_json()],
             stdin=subprocess.PIPE,
@@ -192,7 +182,7 @@ class _Worker:
             stderr=self._log,
             encoding="utf-8",
             errors="replace",
-            env=environment,
+            env=child_environment(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads),
         )
 
     @property
@@ -254,6 +244,5 @@ class _Worker:
     def _last_words(self) -> str:
         self._log.flush()
         self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
-        last = lines[-1][:200] if lines else "no message"
+        last = last_line(self._log.read())[:200]
         return f"its process ended with status {self._process.returncode} ({last})"

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
-from sld_edge.bench import html
-from sld_edge.bench.compare.table import COLUMNS, acted_line, left_out, row_of
-from sld_edge.bench.compare.targets import targets_of
-from sld_edge.bench.latency import svg
-from sld_edge.bench.latency.page import machine_facts
-from sld_edge.bench.latency.table import seconds
-from sld_edge.bench.targets import rows_of
-
-_WIDTH, _LABELS, _RIGHT, _ROW = 880.0, 330.0, 24.0, 30.0
-#: Bars of ours, of the others, and of what does not count.
-_OURS, _THEIRS, _NOT_COUNTED = 0, 1, 2
+from sld_edge.bench.compare.table import (
+    acted_line,
+    entries_that_ran,
+    left_out,
+    table_of_peers,
+    table_of_promises,
+)
+from sld_edge.bench.figures import AXIS, LIGHT, ROW, drawn, name_rows, tip
+from sld_edge.bench.machine import facts_of
+from sld_edge.bench.pages import page
+from sld_edge.bench.tables import seconds
 
 
 def page_from_report(report: dict[str, Any]) -> str:
     """The whole page of what ``--json`` writes."""
-    entries = report["peers"]
-    ran = [entry for entry in entries if "skipped" not in entry]
-    machine = report["machine"]
-    return html.whole_page(
-        __package__,
+    ran, machine = entries_that_ran(report), report["machine"]
+    return page(
+        "compare",
         title=f"{report['bundle']['name']} beside its peers",
         subtitle=(
             f"{report['created']} · {report['size']}, {report['steps']} DDIM steps, {report['precision']} allowed · "
@@ -33,15 +30,13 @@ def page_from_report(report: dict[str, Any]) -> str:
         ),
         command=report["command"],
         warning_lines=report["warnings"],
-        parts={
-            "table": html.table(("pipeline", *COLUMNS), (row_of(entry) for entry in ran)),
-            "plot": bars([entry for entry in ran if entry["step"]], "step", "seconds a step"),
-            "acted": escape(acted_line(report)),
-            "left_out": html.warnings(left_out(entries)),
-            "targets": html.table(*rows_of(targets_of(entries, report["not_promised"]))),
-            "engines": html.facts((entry["title"], entry["description"]) for entry in ran),
-            "machine": machine_facts(machine, report["activity"]),
-        },
+        peers=table_of_peers(report),
+        steps=bars([entry for entry in ran if entry["step"]], "step", "seconds a step"),
+        acted=acted_line(report),
+        left_out=left_out(report["peers"]),
+        targets=table_of_promises(report),
+        engines=[(entry["title"], entry["description"]) for entry in ran],
+        machine=facts_of(machine, report["activity"]),
     )
 
 
@@ -49,26 +44,17 @@ def bars(entries: Sequence[dict[str, Any]], what: str, label: str) -> str:
     """A bar for each pipeline, as long as the median of its ``"step"`` or ``"image"``, with the median's interval."""
     if not entries:
         return ""
-    scale = svg.Scale(low=0.0, high=max(entry[what]["high"] for entry in entries),
-                      start=_LABELS, end=_WIDTH - _RIGHT)  # fmt: skip
-    bottom = 8 + _ROW * len(entries)
-    parts = [svg.axis_below(scale, 4, bottom, f"{label}, median and its interval")]
-    for index, entry in enumerate(entries):
-        y, step = 8 + _ROW * index, entry[what]
-        colour = _OURS if entry["name"].startswith("ours") else _THEIRS
-        colour = colour if entry["counts"] else _NOT_COUNTED
-        middle = y + _ROW / 2
-        parts.append(
-            svg.text(_LABELS - 10, middle + 4, entry["title"], class_="label", text_anchor="end")
-        )
-        tip = svg.title(f"{entry['title']}: {seconds(step['p50'])}, {entry['branches']} rows")
-        parts.append(
-            svg.element("rect", tip, x=scale(0.0), y=y + 5, width=scale(step["p50"]) - scale(0.0),
-                        height=_ROW - 10, class_=f"c{colour}")
-        )  # fmt: skip
-        parts.append(
-            svg.line(
-                scale(step["low"]), middle, scale(step["high"]), middle, class_="error interval"
-            )
-        )
-    return svg.drawing(parts, width=_WIDTH, height=bottom + 40, label=label)
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for row, entry in enumerate(entries):
+            time, ours = entry[what], entry["name"].startswith("ours")
+            colour = "red" if not entry["counts"] else "blue" if ours else "grey"
+            [bar] = axes.barh(row, time["p50"], height=0.65, color=LIGHT[colour])
+            tip(bar, f"{entry['title']}: {seconds(time['p50'])}, {entry['branches']} rows")
+            axes.hlines(row, time["low"], time["high"], color=LIGHT["ink"], lw=2, alpha=0.6)
+        axes.set_xlim(0, max(entry[what]["high"] for entry in entries))
+        titles = [entry["title"] for entry in entries]
+        name_rows(axes, titles, f"{label}, median and its interval")
+
+    return drawn(draw, height=AXIS + ROW * len(entries), label=label)

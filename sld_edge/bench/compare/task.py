@@ -43,6 +43,16 @@ class Task:
         """The prompt of a round."""
         return f"{self.prompt}, number {turn}"
 
+    def call(self, prompt: str, steps: int) -> dict[str, Any]:
+        """The arguments that every pipeline takes by the same names."""
+        return {
+            "prompt": prompt,
+            "height": self.height,
+            "width": self.width,
+            "num_inference_steps": steps,
+            "guidance_scale": self.guidance_scale,
+        }
+
     def to_json(self) -> str:
         """As one line."""
         return json.dumps(asdict(self))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from sld_edge.bundle import Bundle
@@ -14,14 +12,12 @@ from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime.providers import PROVIDERS
 from sld_edge.engines.tensorrt.bundle_engines import Report, build_bundle
+from sld_edge.engines.tensorrt.bundle_engines import Stage as Stage
 from sld_edge.engines.tensorrt.config import BuildConfig
 from sld_edge.engines.tensorrt.library import LIBRARIES, LibraryName, load_library
 from sld_edge.errors import EngineError, InvalidInput, MissingDependency
 from sld_edge.manifest import Graph, Shape
 from sld_edge.runtime.pipeline import SafePipeline
-
-#: Entered around a named piece of work, to show it.
-Stage = Callable[[str], AbstractContextManager[object]]
 
 
 class Backend(Protocol):

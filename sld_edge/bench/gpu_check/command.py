@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,18 +46,17 @@ def main(
     quiet: bool,
 ) -> None:
     """Compare what this machine's card computes with the CPU, with every library installed here."""
-    import msgspec
-
+    from sld_edge.bench.extra import require
     from sld_edge.bench.gpu_check.backends import backends
     from sld_edge.bench.gpu_check.outcome import Report
     from sld_edge.bench.gpu_check.run import Settings, check_bundle
-    from sld_edge.bench.machine import describe_machine, require_psutil
+    from sld_edge.bench.machine import describe_machine
     from sld_edge.bench.memory import card_bytes
-    from sld_edge.bench.report_file import check_writable, write_report
+    from sld_edge.bench.report_file import check_writable, json_bytes, made_now, write_report
     from sld_edge.bundle import Bundle
     from sld_edge.runtime.progress import on_terminal
 
-    require_psutil()
+    require("psutil")
     check_writable(json_file)
     quiet = quiet or str(json_file) == "-"
     settings = Settings(steps=steps, runs=runs, loads=loads)
@@ -75,8 +72,7 @@ def main(
     )
     manifest = opened.manifest
     report = Report(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         bundle={
             "name": manifest.source.name,
             "digest": manifest.digest,
@@ -92,7 +88,7 @@ def main(
         for line in lines_of(report):
             click.echo(line)
     if json_file is not None:
-        write_report(json_file, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        write_report(json_file, json_bytes(report))
     sys.exit(report.exit_status)
 
 
@@ -100,21 +96,19 @@ def lines_of(report: Report) -> list[str]:
     """The report as a table for a person."""
     from sld_edge.bench.gpu_check.outcome import verdict
     from sld_edge.bench.gpu_check.run import latency_line
+    from sld_edge.bench.tables import Table
 
-    rows: list[tuple[str, ...]] = [
-        (one.backend, one.check, one.status, one.detail) for one in report.outcomes
-    ]
-    rows += [(one.backend, "latency", one.way, latency_line(one)) for one in report.latencies]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
-    table = [
-        "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths, strict=False)), row[3]])
-        for row in rows
-    ]
+    table = Table(
+        rows=[
+            *((one.backend, one.check, one.status, one.detail) for one in report.outcomes),
+            *((one.backend, "latency", one.way, latency_line(one)) for one in report.latencies),
+        ]
+    )
     versions: dict[str, Any] = report.machine["versions"]
     return [
         f"{report.created}, {report.device or 'no CUDA device'}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
-        *table,
+        *table.lines(),
         verdict(report.outcomes),
     ]
 

@@ -43,6 +43,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """``"512x512"``, height first."""
         return f"{self.height}x{self.width}"
 
+    @property
+    def opening(self) -> dict[str, Any]:
+        """What a pipeline is opened with, its engine and observer apart."""
+        return {
+            "compute_precision": self.precision,
+            "threads": self.threads,
+            "memory": self.memory,
+        }
+
     def axis(self, name: str) -> str | int:
         """This case's place on one axis of :data:`AXES`."""
         value: str | int = getattr(self, name)

@@ -27,14 +27,7 @@ def main(bundle: str, case_json: str, kind: str, started: float) -> None:
     # Spans are on perf_counter; both clocks tick alike, only their zeros differ.
     offset = time.monotonic() - time.perf_counter()
     clock = StageClock()
-    with SafePipeline.from_pretrained(
-        bundle,
-        case.engine,
-        compute_precision=case.precision,
-        threads=case.threads,
-        memory=case.memory,
-        observer=clock,
-    ) as pipe:
+    with SafePipeline.from_pretrained(bundle, case.engine, observer=clock, **case.opening) as pipe:
         loaded, loaded_bytes, loaded_peak = time.monotonic(), resident_parts(), peak_bytes()
         pipe(**case.call(0))
         done = time.monotonic()

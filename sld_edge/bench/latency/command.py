@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sld_edge.bench.gate import share_from_text
 from sld_edge.bench.latency.case import PROMPT, Case, cases_from_sweep, names_of, size_from_text
+from sld_edge.bench.options import share_from_text, whole
 from sld_edge.bench.stats import StopRule
-from sld_edge.errors import InvalidInput
 from sld_edge.shell import PathParam, json_options, say
 
 EPILOG = """\b
@@ -75,11 +71,15 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress.")
 def main(bundle: Path, **options: Any) -> None:
     """Time BUNDLE's images: end to end, stage by stage, and from a cold start."""
+    from sld_edge.bench.extra import require
+    from sld_edge.bench.gate import settle
     from sld_edge.bench.latency.report import compare_reports, read_report
-    from sld_edge.bench.machine import require_psutil
+    from sld_edge.bench.pages import require_pages
     from sld_edge.bench.report_file import check_writable
 
-    require_psutil()
+    require("psutil")
+    if options["html_file"]:
+        require_pages()
     quiet = options["quiet"] or Path("-") in (options["json_file"], options["csv_file"])
     allowed = share_from_text(options["max_regression"])
     # Read before minutes are spent on measuring, not after.
@@ -88,7 +88,8 @@ def main(bundle: Path, **options: Any) -> None:
     report = _measure(bundle, options, quiet)
     _write(report, options)
     if not quiet:
-        from sld_edge.bench.latency.table import print_report, result_console
+        from sld_edge.bench.latency.table import print_report
+        from sld_edge.bench.tables import result_console
 
         print_report(report, result_console())
     else:
@@ -96,11 +97,7 @@ def main(bundle: Path, **options: Any) -> None:
             say(f"warning: {line}", quiet=options["quiet"])
     if baseline is not None:
         decisions = compare_reports(report, baseline, max_regression=allowed)
-        for decision in decisions:
-            say(decision.line())
-        failing = ("regressed", "unclear") if options["strict"] else ("regressed",)
-        if any(decision.verdict in failing for decision in decisions):
-            sys.exit(1)
+        settle(decisions, strict=options["strict"])
 
 
 def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
@@ -108,10 +105,11 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
 
     from sld_edge.bench.latency.clock import StageClock
     from sld_edge.bench.latency.cold import cold_starts
-    from sld_edge.bench.latency.measure import Plan, measure_case
+    from sld_edge.bench.latency.measure import Plan, line_of, measure_case
     from sld_edge.bench.latency.report import FORMAT, VERSION, CaseReport, Report
-    from sld_edge.bench.latency.table import LiveLine
+    from sld_edge.bench.live import LiveLine
     from sld_edge.bench.machine import ActivityMeter, describe_machine
+    from sld_edge.bench.report_file import made_now
     from sld_edge.bench.targets import unet_bytes_of
     from sld_edge.bundle import Bundle
     from sld_edge.runtime.pipeline import SafePipeline
@@ -123,7 +121,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             most=options["most"],
             seconds=options["seconds"],
         ),
-        warmup=_whole("--warmup", options["warmup"]),
+        warmup=whole("--warmup", options["warmup"]),
     )
     manifest = Bundle.open(bundle).manifest
     cases = _cases(options, (manifest.shapes[0].height, manifest.shapes[0].width))
@@ -135,12 +133,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
             clock, first = StageClock(), same_engine[0]
             live.say(f"loading {first.engine}")
             with SafePipeline.from_pretrained(
-                bundle,
-                first.engine,
-                compute_precision=first.precision,
-                threads=first.threads,
-                memory=first.memory,
-                observer=clock,
+                bundle, first.engine, observer=clock, **first.opening
             ) as pipe:
                 for case in same_engine:
                     found[case] = measure_case(
@@ -149,13 +142,13 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
                         case,
                         name=names[case],
                         plan=replace(plan, place=len(found)),
-                        watch=live.watch,
+                        watch=lambda *seen: live.say(line_of(*seen)),
                     )
             if options["cold"]:
                 # After the steady state, and with our own engines released: memory is for one at a time.
                 starts = []
                 for start in cold_starts(
-                    bundle, first, pairs=_whole("--cold-starts", options["cold_starts"], least=1)
+                    bundle, first, pairs=whole("--cold-starts", options["cold_starts"], least=1)
                 ):
                     starts.append(start)
                     live.say(f"cold starts: {len(starts)}")
@@ -165,8 +158,7 @@ def _measure(bundle: Path, options: dict[str, Any], quiet: bool) -> Any:
     return Report(
         format=FORMAT,
         version=VERSION,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         bundle={
             "name": manifest.source.name,
             "digest": manifest.digest,
@@ -191,14 +183,14 @@ def _cases(options: dict[str, Any], default_size: tuple[int, int]) -> list[Case]
     sizes = [size_from_text(text) for text in options["size"]] or [default_size]
     for name in ("steps", "batch"):
         for value in options[name]:
-            _whole(f"--{name}", value, least=1)
+            whole(f"--{name}", value, least=1)
     axes = {name: options[name] for name in ("steps", "scheduler", "safety", "batch", "engine",
                                              "precision", "threads", "memory")}  # fmt: skip
     return cases_from_sweep(
         {**axes, "size": sizes},
         prompt=options["prompt"],
         guidance_scale=options["guidance_scale"],
-        seed=_whole("--seed", options["seed"]),
+        seed=whole("--seed", options["seed"]),
     )
 
 
@@ -221,9 +213,3 @@ def _write(report: Any, options: dict[str, Any]) -> None:
         write_report(file, csv_from_report(report).encode())
     if file := options["html_file"]:
         write_report(file, page_from_report(report).encode())
-
-
-def _whole(name: str, value: int, *, least: int = 0) -> int:
-    if value < least:
-        raise InvalidInput(f"{name} is too small", value=value, hint=f"use {least} or more")
-    return value

@@ -16,7 +16,8 @@ from sld_edge.bench.latency.case import Case
 from sld_edge.bench.latency.clock import Run, StageClock, run_from_spans
 from sld_edge.bench.latency.report import CaseReport, case_warnings
 from sld_edge.bench.memory import device_bytes, peak_bytes, reset_peak
-from sld_edge.bench.stats import StopRule
+from sld_edge.bench.stats import StopRule, median_interval
+from sld_edge.bench.tables import seconds
 from sld_edge.runtime.pipeline import SafePipeline
 from sld_edge.runtime.png import save_png
 
@@ -97,6 +98,15 @@ def time_call(
         for index, record in enumerate(output.records()):
             save_png(output.images[index], folder / f"{index}.png", record)
     return run_from_spans(clock.take(), time.perf_counter() - start)
+
+
+def line_of(name: str, warming: bool, runs: Sequence[Run]) -> str:
+    """A case's state after a call."""
+    if warming or not runs:
+        return f"{name}: warming up"
+    median = median_interval([run.total for run in runs])
+    span = f"{seconds(median.low)} to {seconds(median.high)}"
+    return f"{name}: {len(runs)} runs, median {seconds(median.value)} ({span})"
 
 
 def _since(begin: float) -> float:

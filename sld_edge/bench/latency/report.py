@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from sld_edge.bench import report_file
 from sld_edge.bench.gate import Decision, decide
 from sld_edge.bench.latency.case import Case, names_of
 from sld_edge.bench.latency.clock import Run, host_time_of_step
-from sld_edge.bench.machine import machine_key
-from sld_edge.bench.report_file import decode_report, read_file
+from sld_edge.bench.machine import require_same_machine
 from sld_edge.bench.stats import noise_of, summarize
 from sld_edge.errors import InvalidInput
 
@@ -86,13 +86,9 @@ class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
         return [run.stages[name] for run in self.runs]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(report_file.HeadedReport, frozen=True, kw_only=True):
     """One ``sld-bench latency``."""
 
-    format: str
-    version: int
-    created: str
-    command: str
     bundle: dict[str, Any]
     machine: dict[str, Any]
     activity: dict[str, Any]
@@ -100,26 +96,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
 
 
-def report_from_json(data: bytes, *, path: str) -> Report:
-    """Read a report back, for the gate.
-
-    Raises:
-        InvalidInput: not such a report, or one of another version.
-    """
-    return decode_report(
-        data,
-        Report,
-        path=path,
-        what="latency report",
-        wanted=(FORMAT, VERSION),
-        hint="make one with --json-file",
-        renew="make a new one with --json-file",
-    )
-
-
 def read_report(path: Path) -> Report:
-    """Read a report's file."""
-    return report_from_json(read_file(path), path=str(path))
+    """Read a report back, for the gate; see :func:`report_file.read_report`."""
+    made, wanted = "--json-file", (FORMAT, VERSION)
+    return report_file.read_report(path, Report, what="latency report", wanted=wanted, made=made)
 
 
 def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[Decision]:
@@ -128,12 +108,7 @@ def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[
     Raises:
         InvalidInput: measured on different machines, or no case in common.
     """
-    if machine_key(new.machine) != machine_key(old.machine):
-        raise InvalidInput(
-            "the baseline was measured on another machine",
-            value=" / ".join(machine_key(old.machine)),
-            hint="measure a baseline on this one",
-        )
+    require_same_machine(new.machine, old.machine)
     known = {case.case: case for case in old.cases}
     pairs = [(case, known[case.case]) for case in new.cases if case.case in known]
     if not pairs:

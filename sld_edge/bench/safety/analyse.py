@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sld_edge.bench.safety.job import Job, pair_up
 from sld_edge.bench.safety.likeness import PSNR_LIMIT, psnr, ssim
+from sld_edge.bench.safety.outcome import Change, Head, Outcome
 from sld_edge.bench.safety.prompts import BENIGN
 from sld_edge.bench.safety.proportions import expected_maximum, rate_of
-from sld_edge.bench.safety.report import Change, Head, Outcome
 from sld_edge.bench.safety.settings import Setting
 from sld_edge.bench.safety.store import Record
 from sld_edge.runtime.notes import NoteKind

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sld_edge.bench.safety.options import (
-    csv_words,
-    default_scorer,
-    job_from,
-    source_words,
-    whole,
-)
+from sld_edge.bench.options import whole
+from sld_edge.bench.safety.options import csv_words, default_scorer, job_from, source_words
 from sld_edge.errors import ImageFileError
 from sld_edge.shell import PathParam, say
 
@@ -118,14 +110,18 @@ Exit status: 0 done, 1 safety is significantly worse than the baseline, others a
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no tables.")
 def main(bundle: Path, out: Path, **options: Any) -> None:
     """Measure how often BUNDLE shows what it should not at each strength of safety, and what safety costs."""
-    from sld_edge.bench.machine import require_psutil
+    from sld_edge.bench.extra import require
+    from sld_edge.bench.gate import settle
+    from sld_edge.bench.pages import require_pages
+    from sld_edge.bench.safety.gate import check_same_question, compare_reports
     from sld_edge.bench.safety.report import read_report
     from sld_edge.bench.safety.run import check_job
     from sld_edge.bench.safety.scorers import scorer_from
     from sld_edge.bench.safety.store import Store
     from sld_edge.bench.safety.unproven import pipeline_to_measure
 
-    require_psutil()  # and what else is needed, before half an hour of pictures
+    require("psutil", "scipy")  # and what else is needed, before half an hour of pictures
+    require_pages()
     if options["on_ray"]:
         from sld_edge.bench.safety.ray_run import require_ray
 
@@ -143,7 +139,7 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
         job = job_from(pipe.bundle, scorers, options)
         check_job(job, pipe, scorers)
         if baseline is not None:
-            _check_baseline(job, baseline)
+            check_same_question(job, baseline.job)  # before hours are spent
         with Store(out, job) as store:
             if store.records:
                 say(f"{len(store.records)} of {job.total} pictures are there already, going on",
@@ -158,7 +154,7 @@ def main(bundle: Path, out: Path, **options: Any) -> None:
             _write(report, store, options)
     _show(report, out, options)
     if baseline is not None:
-        _gate(report, baseline, strict=options["strict"])
+        settle(compare_reports(report, baseline), strict=options["strict"])
 
 
 def _run(
@@ -192,6 +188,7 @@ def _report(
     job: Job, store: Store, bundle: Any, scorers: list[Scorer], options: dict[str, Any]
 ) -> Report:
     from sld_edge.bench.machine import describe_machine
+    from sld_edge.bench.report_file import made_now
     from sld_edge.bench.safety.analyse import outcomes_of, seconds_of, warnings_of
     from sld_edge.bench.safety.report import FORMAT, VERSION, Report
     from sld_edge.bench.safety.sweep import sweep_of
@@ -201,8 +198,7 @@ def _report(
     return Report(
         format=FORMAT,
         version=VERSION,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         bundle={"name": bundle.manifest.source.name, "digest": bundle.digest,
                 "precision": bundle.manifest.precision, "concept": bundle.manifest.safety.concept},
         job=job,
@@ -220,10 +216,11 @@ def _report(
 
 
 def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
+    from sld_edge.bench.report_file import json_bytes
     from sld_edge.bench.safety.contact_sheet import rows_of
     from sld_edge.bench.safety.job import pair_up
     from sld_edge.bench.safety.page import page_from_report
-    from sld_edge.bench.safety.report import csv_from_records, json_from_report
+    from sld_edge.bench.safety.report import csv_from_records
     from sld_edge.bench.safety.sweep_table import csv_from_sweep
     from sld_edge.writing import write_atomically
 
@@ -233,7 +230,7 @@ def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
     count = 0 if report.sweep else options["sheet"]
     rows = rows_of(report.job, records, store.picture, count=count, show_unsafe=show)
     files = {
-        "results.json": json_from_report(report),
+        "results.json": json_bytes(report),
         "images.csv": csv_from_records(report.job, records).encode(),
         "report.html": page_from_report(report, rows, show_unsafe=show).encode(),
     }
@@ -248,31 +245,13 @@ def _write(report: Report, store: Store, options: dict[str, Any]) -> None:
 
 def _show(report: Report, out: Path, options: dict[str, Any]) -> None:
     if options["as_json"]:
-        from sld_edge.bench.safety.report import json_from_report
+        from sld_edge.bench.report_file import json_bytes
 
-        click.echo(json_from_report(report), nl=False)  # as bytes: JSON is UTF-8
+        click.echo(json_bytes(report), nl=False)  # as bytes: JSON is UTF-8
         return
     if not options["quiet"]:
-        from sld_edge.bench.latency.table import result_console
         from sld_edge.bench.safety.table import print_report
+        from sld_edge.bench.tables import result_console
 
         print_report(report, result_console())
     say(f"{out / 'report.html'}", quiet=options["quiet"])
-
-
-def _check_baseline(job: Job, baseline: Report) -> None:
-    """A baseline of another job is told before hours are spent."""
-    from sld_edge.bench.safety.gate import check_same_question
-
-    check_same_question(job, baseline.job)
-
-
-def _gate(report: Report, baseline: Report, *, strict: bool) -> None:
-    from sld_edge.bench.safety.gate import compare_reports
-
-    decisions = compare_reports(report, baseline)
-    for decision in decisions:
-        say(decision.line())
-    failing = ("regressed", "unclear") if strict else ("regressed",)
-    if any(decision.verdict in failing for decision in decisions):
-        sys.exit(1)

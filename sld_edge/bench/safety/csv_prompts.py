@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
 
-from sld_edge.bench.safety.prompts import PromptRow
+from sld_edge.bench.safety.prompt_row import PromptRow
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.request import MOST_GUIDANCE
 

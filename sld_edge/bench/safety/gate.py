@@ -10,15 +10,14 @@ shows, not what safety does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from sld_edge.bench.gate import Verdict
 from sld_edge.bench.safety.job import Job, differences, question_of
+from sld_edge.bench.safety.outcome import Outcome
 from sld_edge.bench.safety.proportions import Rate, holm, paired_p
-from sld_edge.bench.safety.report import Outcome, Report
+from sld_edge.bench.safety.report import Report
 from sld_edge.errors import InvalidInput
 from sld_edge.manifest import GATE_ALPHA
-
-Verdict = Literal["passed", "regressed", "unclear"]
 
 
 @dataclass(frozen=True, kw_only=True)

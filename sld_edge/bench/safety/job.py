@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sld_edge.bench.safety.prompts import PromptRow
+from sld_edge.bench.safety.prompt_row import PromptRow
 from sld_edge.bench.safety.settings import Setting
 
 FORMAT: Final = "sld-edge-safety-job"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sld_edge.bench.options import whole
 from sld_edge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -146,13 +147,6 @@ def csv_words(options: dict[str, Any]) -> str:
     if options["csv_settings"] == "honour":
         return "the CSV's seeds, sizes and guidance scales are honoured where it has them"
     return "the CSV's seeds, sizes and guidance scales are ignored (--csv-settings ignore)"
-
-
-def whole(name: str, value: int, *, least: int = 0) -> int:
-    """An option's value that must not be below ``least``."""
-    if value < least:
-        raise InvalidInput(f"{name} is too small", value=value, hint=f"use {least} or more")
-    return value
 
 
 def _prompts(options: dict[str, Any]) -> list[PromptRow]:

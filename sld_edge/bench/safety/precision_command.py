@@ -42,10 +42,12 @@ Exit status: 0 all passed, 1 one did not (the copy is written), others as for sl
 def main(bundle: Path, out: Path, full: Path, lows: tuple[Path, ...], measured: Path | None,
          as_json: bool, quiet: bool) -> None:  # fmt: skip
     """Record in OUT, a copy of BUNDLE, whether lower precisions leave more pictures unsafe than fp32."""
+    from sld_edge.bench.extra import require
     from sld_edge.bench.safety.precision_gate import gates_from, require_same_graphs, write_copy
     from sld_edge.bench.safety.report import read_report
     from sld_edge.bundle import Bundle
 
+    require("scipy")
     opened = Bundle.open(bundle)
     judged = opened if measured is None else Bundle.open(measured)
     require_same_graphs(opened, judged)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from sld_edge.bench.safety.prompt_row import PromptRow as PromptRow
 from sld_edge.errors import InvalidInput
 
 BENIGN: Final = "benign"
@@ -25,26 +24,6 @@ _TINYWORLD: Final = "tinyworld"
 _HOLE: Final = "{group}"
 #: Prompts of one kind that the tiny world makes at most; a picture takes a second or so.
 _MOST: Final = 100_000
-
-
-class PromptRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One prompt and what is known about it.
-
-    ``kind`` keeps sets apart in every table: ambiguous, explicit, concept, benign, bias, or a file's name.
-    ``categories`` are the harms a prompt is listed under. Settings are None where the job decides them;
-    ``shape``, ``colour`` and ``background`` are what a tiny-world picture should show.
-    """
-
-    prompt: str
-    kind: str
-    categories: tuple[str, ...] = ()
-    seed: int | None = None
-    guidance_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    shape: str = ""
-    colour: str = ""
-    background: str = ""
 
 
 def prompts_from(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 import msgspec
@@ -40,23 +41,17 @@ class Maximum(msgspec.Struct, frozen=True, kw_only=True):
     draws: int = DRAWS
 
 
+@lru_cache(maxsize=4096)  # SciPy makes a test of it each time
 def wilson(yes: int, of: int, *, confidence: float = CONFIDENCE) -> Rate:
     """Wilson's score interval (JASA 22, 1927): right for shares near 0 and 1, where the usual one is not."""
     if not 0 <= yes <= of:
         raise ValueError(f"{yes} of {of}")
     if of == 0:
         return Rate(yes=0, of=0, value=None, low=0.0, high=1.0)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
-    share = yes / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return Rate(
-        yes=yes,
-        of=of,
-        value=share,
-        low=0.0 if yes == 0 else max(0.0, middle - half),
-        high=1.0 if yes == of else min(1.0, middle + half),
-    )
+    from scipy.stats import binomtest
+
+    ends = binomtest(yes, of).proportion_ci(confidence, method="wilson")
+    return Rate(yes=yes, of=of, value=yes / of, low=float(ends.low), high=float(ends.high))
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,9 +150,11 @@ def paired_p(worse: int, better: int) -> float:
     """
     if worse < 0 or better < 0:
         raise ValueError(f"{worse}, {better}")
-    total = worse + better
-    ways = sum(math.comb(total, k) for k in range(worse, total + 1))
-    return float(ways / (1 << total))
+    if not worse:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(worse, worse + better, alternative="greater").pvalue)
 
 
 def most_more(worse: int, better: int, total: int, *, confidence: float = CONFIDENCE) -> float:

@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from sld_edge.bench.report_file import decode_report, read_file
+from sld_edge.bench import report_file
 from sld_edge.bench.safety.job import Job
-from sld_edge.bench.safety.proportions import Maximum, Rate
+from sld_edge.bench.safety.outcome import Outcome
 from sld_edge.bench.safety.store import Record
 from sld_edge.bench.safety.sweep import Sweep
+from sld_edge.bench.tables import Table
 
 FORMAT = "sld-edge-safety"
 VERSION = 1
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """How far pictures are from those of the same prompt and seed with safety off; medians and means."""
-
-    psnr_median: float
-    psnr_mean: float
-    ssim_mean: float
-    identical: int
-    of: int
-
-
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """The post-hoc checker beside the scorer: unsafe pictures it flags, and safe ones it flags too."""
-
-    caught: Rate
-    false_alarms: Rate
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting on one kind of prompts.
-
-    ``categories`` are rates among prompts listed under a category, as in the paper's tables; ``found`` are
-    the rates of what the scorer saw in all of them. ``verdicts`` has a 1 for each unsafe picture, in the
-    order of the job, so that a later run can be compared picture by picture.
-    """
-
-    setting: str
-    kind: str
-    unsafe: Rate
-    categories: dict[str, Rate]
-    found: dict[str, Rate]
-    maximum: Maximum | None
-    head: Head | None
-    correct: Rate | None
-    change: Change | None
-    verdicts: str
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(report_file.HeadedReport, frozen=True, kw_only=True):
     """One ``sld-bench safety``. ``outcomes``, ``warnings`` and ``sweep`` depend on the pictures alone, times do not."""
 
-    format: str
-    version: int
-    created: str
-    command: str
     bundle: dict[str, Any]
     job: Job
     job_digest: str
@@ -81,63 +37,49 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """One setting's on one kind."""
         return next(o for o in self.outcomes if (o.setting, o.kind) == (setting, kind))
 
+    def outcomes_of(self, kind: str) -> list[Outcome]:
+        """Every setting's on one kind, in their order."""
+        return [outcome for outcome in self.outcomes if outcome.kind == kind]
+
     def kinds(self) -> list[str]:
         """Kinds of prompts, in their order."""
         return list(dict.fromkeys(outcome.kind for outcome in self.outcomes))
 
     def title(self, kind: str) -> str:
         """A kind's heading, with the number of its pictures."""
-        count = next(outcome.unsafe.of for outcome in self.outcomes if outcome.kind == kind)
-        return f"{kind}: {count} pictures a setting"
+        return f"{kind}: {self.outcomes_of(kind)[0].unsafe.of} pictures a setting"
 
     def settings(self) -> list[str]:
         """Names of the settings, in their order."""
         return [setting.name for setting in self.job.settings]
 
 
-def json_from_report(report: Report) -> bytes:
-    """The report as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
-
-
 def read_report(path: Path) -> Report:
-    """Read a report back.
-
-    Raises:
-        InvalidInput: it cannot be read, is no such report, or is one of another version.
-    """
-    return decode_report(
-        read_file(path),
-        Report,
-        path=str(path),
-        what="safety report",
-        wanted=(FORMAT, VERSION),
-        hint="use the results.json of an earlier run",
-        renew="make a new one",
-    )
+    """Read a report back; see :func:`report_file.read_report`."""
+    made, wanted = "sld-bench safety --out FOLDER", (FORMAT, VERSION)
+    return report_file.read_report(path, Report, what="safety report", wanted=wanted, made=made)
 
 
 def csv_from_records(job: Job, records: Sequence[Record]) -> str:
     """One line for each picture, in the job's order; categories and scores have a column each."""
     categories = list(dict.fromkeys(name for record in records for name in record.categories))
     scores = list(dict.fromkeys(name for record in records for name in record.scores))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["setting", "kind", "prompt_index", "image_index", "seed", "prompt", "categories", "unsafe",
-         "flagged", "correct", *(f"shows_{name}" for name in categories),
-         *(f"score_{name}" for name in scores), "seconds", "file", "notes"]
+    head = (
+        "setting", "kind", "prompt_index", "image_index", "seed", "prompt", "categories", "unsafe",
+        "flagged", "correct", *(f"shows_{name}" for name in categories),
+        *(f"score_{name}" for name in scores), "seconds", "file", "notes",
     )  # fmt: skip
+    rows = []
     for record in records:
         row = job.prompts[record.prompt]
-        writer.writerow(
+        rows.append(
             [record.setting, row.kind, record.prompt, record.image, record.seed, row.prompt,
              ", ".join(row.categories), _bit(record.unsafe), _bit(record.flagged),
              _bit(record.correct), *(_bit(record.categories.get(name)) for name in categories),
              *(record.scores.get(name, "") for name in scores), record.seconds, record.file,
              "; ".join(record.notes)]
         )  # fmt: skip
-    return out.getvalue()
+    return Table(head=head, rows=rows).csv()
 
 
 def _bit(value: bool | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sld_edge.bench.safety.scorers import Images, Item, Verdicts
+from sld_edge.bench.safety.verdicts import Images, Item, Verdicts
 from sld_edge.errors import InvalidInput, MissingDependency
 
 LICENCE: Final = "NudeNet is licensed under AGPL-3.0, unlike this package"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sld_edge.bench.safety.scorers import Images, Item, Verdicts
+from sld_edge.bench.safety.verdicts import Images, Item, Verdicts
 from sld_edge.bundle import sha256_of
 from sld_edge.errors import EngineError, InvalidInput, MissingDependency
 

@@ -11,60 +11,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sld_edge.bench.safety.prompts import PromptRow
+from sld_edge.bench.safety.verdicts import Images as Images
+from sld_edge.bench.safety.verdicts import Item as Item
+from sld_edge.bench.safety.verdicts import Scorer as Scorer
+from sld_edge.bench.safety.verdicts import Verdicts as Verdicts
 from sld_edge.errors import InvalidInput, SldError
 from sld_edge.plain import check_keywords
 
-Images = NDArray[np.uint8]
 ENTRY_POINTS: Final = "sld_edge.scorers"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """What a scorer may know about a picture. ``flagged`` is the safety head's verdict, None without a head."""
-
-    row: PromptRow
-    seed: int
-    flagged: bool | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdicts:
-    """A scorer's answer for a batch: one entry for each picture in every list."""
-
-    unsafe: Sequence[bool]
-    categories: Mapping[str, Sequence[bool]] = field(default_factory=dict)
-    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-
-class Scorer(Protocol):
-    """Something that judges pictures.
-
-    ``identity`` names everything its verdicts depend on, files by digest; it is part of the job. ``note`` is
-    what a reader of the report has to know (a licence), or empty.
-    """
-
-    @property
-    def identity(self) -> str: ...
-
-    @property
-    def note(self) -> str: ...
-
-    def check(self, *, height: int, width: int, has_head: bool) -> None:
-        """Refuse pictures it cannot judge before any is made."""
-        ...
-
-    def score(self, images: Images, items: Sequence[Item]) -> Verdicts:
-        """Judge a batch."""
-        ...
 
 
 class TinyworldScorer:

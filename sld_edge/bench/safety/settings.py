@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
+from sld_edge.manifest import PresetName
 from sld_edge.runtime.call import knows_adaptive
 from sld_edge.runtime.safety import ADAPTIVE
 
 OFF: Final = "off"
 NEGATIVE: Final = "negative"
-PRESETS: Final = ("weak", "medium", "strong", "max", ADAPTIVE)
+PRESETS: Final = (*get_args(PresetName), ADAPTIVE)
 DEFAULT: Final = (OFF, NEGATIVE, *PRESETS)
 #: Between a setting's strength and the run it is measured in; no setting of one's own can hold it.
 _AT: Final = "@"

@@ -7,10 +7,12 @@ scale), and how far that share moves from the run of :data:`REFERENCE_STEPS` ste
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from sld_edge.bench.safety.job import Job
+from sld_edge.bench.safety.outcome import Outcome
 from sld_edge.bench.safety.proportions import (
     Difference,
     Rate,
@@ -21,10 +23,6 @@ from sld_edge.bench.safety.proportions import (
 from sld_edge.bench.safety.settings import OFF, Setting
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.steering import REFERENCE_STEPS
-
-if TYPE_CHECKING:
-    from sld_edge.bench.safety.job import Job
-    from sld_edge.bench.safety.report import Outcome
 
 Value = TypeVar("Value", int, float, str)
 

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from sld_edge.bench.safety.settings import OFF
 from sld_edge.bench.safety.shown import DASH, points, rate
 from sld_edge.bench.safety.sweep import Drift, Point, Sweep
-
-HEAD = (
-    "scheduler",
-    "guidance",
-    "steps",
-    "setting",
-    "unsafe (95 %)",
-    "of off's unsafe left (95 %)",
-    "prompt correct",
-)
+from sld_edge.bench.tables import Table
 
 
-def rows_of_sweep(sweep: Sweep, kind: str) -> list[list[str]]:
-    """One kind's table below :data:`HEAD`."""
-    return [
-        [
-            scheduler_words(point.scheduler),
-            f"{point.guidance_scale:g}",
-            str(point.steps),
-            point.strength,
-            rate(point.unsafe),
-            DASH if point.strength == OFF else rate(point.left),
-            rate(point.correct) if point.correct else DASH,
-        ]
-        for point in sweep.points
-        if point.kind == kind
-    ]
+def table_of_sweep(sweep: Sweep, kind: str, title: str) -> Table:
+    """One kind of prompts."""
+    return Table(
+        title=title,
+        head=("scheduler", "guidance", "steps", "setting", "unsafe (95 %)",
+              "of off's unsafe left (95 %)", "prompt correct"),
+        rows=[
+            (scheduler_words(point.scheduler), f"{point.guidance_scale:g}", point.steps, point.strength,
+             rate(point.unsafe), DASH if point.strength == OFF else rate(point.left),
+             rate(point.correct) if point.correct else DASH)
+            for point in sweep.points
+            if point.kind == kind
+        ],
+    )  # fmt: skip
 
 
 def drift_lines(sweep: Sweep) -> list[str]:
@@ -50,15 +37,11 @@ def scheduler_words(name: str) -> str:
 
 def csv_from_sweep(sweep: Sweep) -> str:
     """One line for each point; numbers that nothing was counted for are empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["kind", "scheduler", "guidance_scale", "steps", "setting", "unsafe", "of", "unsafe_rate", "unsafe_low",
-         "unsafe_high", "left", "left_low", "left_high", "correct", "correct_of"]
+    head = (
+        "kind", "scheduler", "guidance_scale", "steps", "setting", "unsafe", "of", "unsafe_rate", "unsafe_low",
+        "unsafe_high", "left", "left_low", "left_high", "correct", "correct_of",
     )  # fmt: skip
-    for point in sweep.points:
-        writer.writerow(_cells(point))
-    return out.getvalue()
+    return Table(head=head, rows=[_cells(point) for point in sweep.points]).csv()
 
 
 def _cells(point: Point) -> list[object]:

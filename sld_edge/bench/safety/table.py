@@ -1,19 +1,25 @@
-"""The measurement on a terminal."""
+"""The measurement as tables, for the terminal and the page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from sld_edge.bench.latency.table import seconds
-from sld_edge.bench.safety.report import Outcome, Report
+from sld_edge.bench.safety.outcome import Outcome
+from sld_edge.bench.safety.report import Report
 from sld_edge.bench.safety.shown import DASH, rate, share
 from sld_edge.bench.safety.sweep import axes_of
-from sld_edge.bench.safety.sweep_table import HEAD, drift_lines, rows_of_sweep
+from sld_edge.bench.safety.sweep_table import drift_lines, table_of_sweep
+from sld_edge.bench.tables import Table, print_warnings, seconds
 
-Cells = Callable[[Outcome], list[str]]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: An outcome's rates by category, and how the page calls them.
+PARTS = {
+    "categories": "By the category a prompt is listed under",
+    "found": "By what the scorer saw",
+}
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -27,74 +33,70 @@ def print_report(report: Report, console: Console) -> None:
         highlight=False,
     )
     console.print(f"prompts: {report.prompt_source}; {report.csv_settings}", highlight=False)
+    for kind in report.kinds():
+        for table in tables_of(report, kind):
+            table.print(console)
     if report.sweep:
-        for kind in report.kinds():
-            _print(console, report.title(kind), HEAD, rows_of_sweep(report.sweep, kind))
         for line in drift_lines(report.sweep):
             console.print(line, highlight=False)
     else:
-        _print_outcomes(report, console)
+        console.print(f"median time of a picture: {times_of(report)}", highlight=False)
     for line in report.scorer_notes:
         console.print(f"note: {line}", highlight=False)
-    for line in report.warnings:
-        console.print(f"warning: {line}", style="yellow", highlight=False)
+    print_warnings(report.warnings, console)
 
 
-def _print_outcomes(report: Report, console: Console) -> None:
-    for kind in report.kinds():
-        outcomes = [outcome for outcome in report.outcomes if outcome.kind == kind]
-        head, cells = columns(outcomes)
-        rows = [[outcome.setting, *cells(outcome)] for outcome in outcomes]
-        _print(console, report.title(kind), ["setting", *head], rows)
-        for part, title in (
-            ("categories", f"{kind}, unsafe by the category of the prompt"),
-            ("found", f"{kind}, by what the scorer saw"),
-        ):
-            names = list(getattr(outcomes[0], part))
-            if len(names) > 1:
-                rows = [
-                    [o.setting, *(rate(value) for value in getattr(o, part).values())]
-                    for o in outcomes
-                ]
-                _print(console, title, ["setting", *names], rows)
-    times = ", ".join(
-        f"{name} {seconds(value)}" for name, value in report.seconds_per_image.items()
-    )
-    console.print(f"median time of a picture: {times}", highlight=False)
+def tables_of(report: Report, kind: str) -> list[Table]:
+    """The table of one kind of prompts, and where it has several categories those of :data:`PARTS`."""
+    if report.sweep:
+        return [table_of_sweep(report.sweep, kind, report.title(kind))]
+    outcomes = report.outcomes_of(kind)
+    found = [_overall(outcomes, report.title(kind))]
+    for part, title in PARTS.items():
+        if names := several(outcomes, part):
+            rows = [
+                [o.setting, *(rate(getattr(o, part)[name]) for name in names)] for o in outcomes
+            ]
+            title = f"{kind}, {title[0].lower()}{title[1:]}"
+            found.append(Table(title=title, head=("setting", *names), rows=rows))
+    return found
 
 
-def columns(outcomes: list[Outcome]) -> tuple[list[str], Cells]:
-    """Headings, and the function that fills a row, for the facts that these outcomes have."""
-    parts: list[tuple[str, Callable[[Outcome], str]]] = [
-        ("unsafe (95 %)", lambda o: rate(o.unsafe)),
-        ("exp. max", lambda o: maximum(o)),
-    ]
-    if any(o.head for o in outcomes):
-        parts.append(("head catches", lambda o: rate(o.head.caught) if o.head else DASH))
-        parts.append(("head false alarms", lambda o: rate(o.head.false_alarms) if o.head else DASH))
-    if any(o.correct for o in outcomes):
-        parts.append(("prompt correct", lambda o: rate(o.correct) if o.correct else DASH))
-    if any(o.change for o in outcomes):
-        parts.append(
-            ("PSNR to off", lambda o: f"{o.change.psnr_median:.1f} dB" if o.change else DASH)
-        )
-        parts.append(("SSIM to off", lambda o: f"{o.change.ssim_mean:.3f}" if o.change else DASH))
-    return [name for name, _ in parts], lambda outcome: [cell(outcome) for _, cell in parts]
+def several(outcomes: Sequence[Outcome], part: str) -> list[str]:
+    """The categories of one of :data:`PARTS`, where there is more than one."""
+    names = list(getattr(outcomes[0], part))
+    return names if len(names) > 1 else []
 
 
-def maximum(outcome: Outcome) -> str:
+def _overall(outcomes: Sequence[Outcome], title: str) -> Table:
+    """A row for each setting, and columns for the facts that these outcomes have."""
+    columns: dict[str, list[str]] = {
+        "setting": [o.setting for o in outcomes],
+        "unsafe (95 %)": [rate(o.unsafe) for o in outcomes],
+        "exp. max": [_maximum(o) for o in outcomes],
+        "head catches": [rate(o.head.caught) if o.head else DASH for o in outcomes],
+        "head false alarms": [rate(o.head.false_alarms) if o.head else DASH for o in outcomes],
+        "prompt correct": [rate(o.correct) if o.correct else DASH for o in outcomes],
+        "PSNR to off": [f"{o.change.psnr_median:.1f} dB" if o.change else DASH for o in outcomes],
+        "SSIM to off": [f"{o.change.ssim_mean:.3f}" if o.change else DASH for o in outcomes],
+    }
+    has = {
+        "head": any(o.head for o in outcomes),
+        "prompt": any(o.correct for o in outcomes),
+        "PSNR": any(o.change for o in outcomes),
+        "SSIM": any(o.change for o in outcomes),
+    }
+    shown = {name: cells for name, cells in columns.items() if has.get(name.split()[0], True)}
+    return Table(title=title, head=tuple(shown), rows=list(zip(*shown.values(), strict=True)))
+
+
+def _maximum(outcome: Outcome) -> str:
     """The expected maximum and its deviation."""
     if outcome.maximum is None:
         return DASH
     return f"{share(outcome.maximum.value)} ± {share(outcome.maximum.deviation)}"
 
 
-def _print(
-    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]
-) -> None:
-    table = Table(title=title, title_justify="left")
-    for index, name in enumerate(head):
-        table.add_column(name, justify="right" if index else "left", no_wrap=not index)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+def times_of(report: Report) -> str:
+    """The median time of a picture under each setting."""
+    return ", ".join(f"{name} {seconds(value)}" for name, value in report.seconds_per_image.items())

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sld_edge.bench.gate import share_from_text
+from sld_edge.bench.options import share_from_text
 from sld_edge.errors import InvalidInput
-from sld_edge.shell import PathParam, json_options, say
+from sld_edge.shell import PathParam, json_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,32 +37,31 @@ Exit status: 0 done, 1 slower than the baseline allows, others as for sld-genera
 )
 def main(**options: Any) -> None:
     """Time fresh processes that import the package or ask a command for its help."""
-    from sld_edge.bench.latency.table import LiveLine, result_console
-    from sld_edge.bench.machine import require_psutil
+    from sld_edge.bench.extra import require
+    from sld_edge.bench.gate import settle
+    from sld_edge.bench.live import LiveLine
     from sld_edge.bench.report_file import check_writable
-    from sld_edge.bench.startup.measure import compare_reports
+    from sld_edge.bench.startup.measure import compare_reports, read_report
+    from sld_edge.bench.tables import result_console
 
     if options["repeats"] < 1:
         raise InvalidInput("--repeats must be 1 or more", value=options["repeats"])
     allowed = share_from_text(options["max_regression"])
-    require_psutil()
+    require("psutil")
     check_writable(options["json_file"])
-    baseline = _read(options["baseline"]) if options["baseline"] else None
+    baseline = read_report(options["baseline"]) if options["baseline"] else None
     with LiveLine(quiet=False) as live:
         report = _measure(options["repeats"], live)
     _save(report, options["json_file"])
     if str(options["json_file"]) != "-":
         _print(report, result_console())
     if baseline is not None:
-        decisions = compare_reports(report, baseline, max_regression=allowed)
-        for decision in decisions:
-            say(decision.line())
-        if any(decision.verdict == "regressed" for decision in decisions):
-            sys.exit(1)
+        settle(compare_reports(report, baseline, max_regression=allowed))
 
 
 def _measure(repeats: int, live: Any) -> Report:
     from sld_edge.bench.machine import ActivityMeter, describe_machine
+    from sld_edge.bench.report_file import made_now
     from sld_edge.bench.startup.measure import FORMAT, VERSION, Report, time_starts
     from sld_edge.bench.stats import noise_of
 
@@ -75,8 +71,7 @@ def _measure(repeats: int, live: Any) -> Report:
     return Report(
         format=FORMAT,
         version=VERSION,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["sld-bench", *sys.argv[1:]]),
+        **made_now(),
         machine=describe_machine(),
         activity=asdict(activity),
         samples=samples,
@@ -90,7 +85,7 @@ def _measure(repeats: int, live: Any) -> Report:
 def _save(report: Report, file: Path | None) -> None:
     import msgspec
 
-    from sld_edge.bench.report_file import write_report
+    from sld_edge.bench.report_file import json_bytes, write_report
     from sld_edge.bench.startup.measure import targets_of
     from sld_edge.bench.stats import summarize
 
@@ -101,41 +96,22 @@ def _save(report: Report, file: Path | None) -> None:
         name: asdict(summarize(samples)) for name, samples in report.samples.items()
     }
     tree["targets"] = [target.to_json() for target in targets_of(report)]
-    write_report(file, msgspec.json.format(msgspec.json.encode(tree), indent=1) + b"\n")
-
-
-def _read(path: Path) -> Report:
-    from sld_edge.bench.report_file import decode_report, read_file
-    from sld_edge.bench.startup.measure import FORMAT, VERSION, Report
-
-    return decode_report(
-        read_file(path),
-        Report,
-        path=str(path),
-        what="startup report",
-        wanted=(FORMAT, VERSION),
-        hint="make one with sld-bench startup --json-file FILE",
-        renew="make a new one with --json-file",
-    )
+    write_report(file, json_bytes(tree))
 
 
 def _print(report: Report, console: Console) -> None:
-    from rich.table import Table
-
-    from sld_edge.bench.latency.table import seconds, target_table
     from sld_edge.bench.startup.measure import targets_of
     from sld_edge.bench.stats import summarize
+    from sld_edge.bench.tables import Table, print_warnings, seconds
+    from sld_edge.bench.targets import table_of
 
-    table = Table(title="a fresh process, from start to end", title_justify="left")
-    table.add_column("what")
-    for name in ("starts", "p50", "95 % of p50", "p90", "min", "max"):
-        table.add_column(name, justify="right")
+    rows = []
     for name, samples in report.samples.items():
         found = summarize(samples)
         span = f"{seconds(found.low)} – {seconds(found.high)}"
         ends = (seconds(value) for value in (found.p90, found.min, found.max))
-        table.add_row(name, str(found.count), seconds(found.p50), span, *ends)
-    console.print(table)
-    console.print(target_table(targets_of(report), "promised"))
-    for line in report.warnings:
-        console.print(f"warning: {line}", style="yellow", highlight=False)
+        rows.append((name, found.count, seconds(found.p50), span, *ends))
+    head = ("what", "starts", "p50", "95 % of p50", "p90", "min", "max")
+    Table(title="a fresh process, from start to end", head=head, rows=rows).print(console)
+    table_of(targets_of(report), "promised").print(console)
+    print_warnings(report.warnings, console)

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from sld_edge.bench import report_file
 from sld_edge.bench.gate import Decision, decide
-from sld_edge.bench.machine import machine_key
+from sld_edge.bench.machine import require_same_machine
 from sld_edge.bench.stats import median_interval
 from sld_edge.bench.targets import Target
 from sld_edge.errors import EngineError, InvalidInput, one_line
@@ -31,13 +31,9 @@ STARTS: dict[str, tuple[str, ...]] = {
 _PROMISED = {"import sld_edge": 0.3, "sld-generate --help": 0.5}
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(report_file.HeadedReport, frozen=True, kw_only=True):
     """One ``sld-bench startup``; samples in seconds by the name of what was started."""
 
-    format: str
-    version: int
-    created: str
-    command: str
     machine: dict[str, Any]
     activity: dict[str, Any]
     samples: dict[str, list[float]]
@@ -76,18 +72,19 @@ def targets_of(report: Report) -> list[Target]:
     ]  # fmt: skip
 
 
+def read_report(path: Path) -> Report:
+    """Read a report back, for the gate; see :func:`report_file.read_report`."""
+    made, wanted = "--json-file", (FORMAT, VERSION)
+    return report_file.read_report(path, Report, what="startup report", wanted=wanted, made=made)
+
+
 def compare_reports(new: Report, old: Report, *, max_regression: float) -> list[Decision]:
     """Gate everything that both reports started.
 
     Raises:
         InvalidInput: measured on different machines, or nothing in common.
     """
-    if machine_key(new.machine) != machine_key(old.machine):
-        raise InvalidInput(
-            "the baseline was measured on another machine",
-            value=" / ".join(machine_key(old.machine)),
-            hint="measure a baseline on this one",
-        )
+    require_same_machine(new.machine, old.machine)
     names = [name for name in new.samples if old.samples.get(name)]
     if not names:
         raise InvalidInput("the baseline has none of these starts", hint="measure a new one")

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from sld_edge.bench.report_file import json_bytes
 from sld_edge.bench.safety.gate import compare_reports
-from sld_edge.bench.safety.report import Report, csv_from_records, json_from_report, read_report
+from sld_edge.bench.safety.report import Report, csv_from_records, read_report
 from sld_edge.bench.safety.store import Store
 from sld_edge.errors import InvalidInput
 from tests.bench.safety.fake import CHANCES, FakePipe, made_job
@@ -95,10 +96,10 @@ def test_a_baseline_of_another_question_is_refused(tmp_path: Path, baseline: Rep
 
 def test_report_survives_its_json(tmp_path: Path, baseline: Report) -> None:
     file = tmp_path / "results.json"
-    file.write_bytes(json_from_report(baseline))
+    file.write_bytes(json_bytes(baseline))
     assert read_report(file) == baseline
     for data, words in ((b"{", "not a safety report"), (b"\xff", "not a safety report"),
-                        (json_from_report(msgspec.structs.replace(baseline, version=9)), "version")):  # fmt: skip
+                        (json_bytes(msgspec.structs.replace(baseline, version=9)), "version")):  # fmt: skip
         file.write_bytes(data)
         with pytest.raises(InvalidInput, match=words):
             read_report(file)

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from sld_edge.bench.cli import main
+from sld_edge.bench.report_file import json_bytes
 from sld_edge.bench.safety.precision_gate import gates_from, write_copy
-from sld_edge.bench.safety.report import Report, json_from_report
+from sld_edge.bench.safety.report import Report
 from sld_edge.bench.safety.unproven import pipeline_to_measure
 from sld_edge.bundle import CARD_NAME, Bundle
 from sld_edge.errors import InvalidInput, PolicyError
@@ -58,7 +59,7 @@ def reports(
     files = {}
     for precision, strong in (("fp32", 0.2), ("bf16", 0.2), ("int8", 0.3)):
         files[precision] = tmp_path_factory.mktemp(precision) / "results.json"
-        files[precision].write_bytes(json_from_report(measured(digest, precision, strong=strong)))
+        files[precision].write_bytes(json_bytes(measured(digest, precision, strong=strong)))
     return files
 
 

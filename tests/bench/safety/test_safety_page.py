@@ -6,7 +6,6 @@ import base64
 import io
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from sld_edge.bench.safety.table import print_report
 from tests.bench.browser import count_of, draw, overflow_of
 from tests.bench.safety.fake import FakePipe, made_job
 from tests.bench.safety.reports import report_of, run_fake
-from tests.bench.test_page import Links
+from tests.bench.test_page import Links, drawings_of, tips_of
 
 JOB = made_job(limit=8)
 
@@ -42,38 +41,40 @@ def made_page(folder: Path, *, show_unsafe: bool = False) -> str:
         return page_from_report(report_of(job, store), rows, show_unsafe=show_unsafe)
 
 
+@pytest.fixture(scope="module")
+def page(measured: Path) -> str:
+    return made_page(measured)
+
+
 def pictures_of(page: str) -> list[tuple[bool, np.ndarray]]:
     """Each picture of the page, and whether it is marked unsafe."""
-    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"[^>]*?( class=unsafe)?>', page)
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"[^>]*?( class="unsafe")?>', page)
     return [
         (bool(mark), np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
         for data, mark in found
     ]
 
 
-def test_page_loads_nothing_and_escapes_names(measured: Path) -> None:
-    page = made_page(measured)
+def test_page_loads_nothing_and_escapes_names(page: str) -> None:
     links = Links()
     links.feed(page)
     assert links.found
     assert all(link.startswith("data:image/png;base64,") for link in links.found)
     without_data = re.sub(r"base64,[^\"]+", "", page)
-    for word in ("<script", "url(", "http:", "https:", "$"):
+    for word in ("<script", "url(", "http:", "https:", "{{", "{%"):
         assert word not in without_data
     assert "fake &amp; &lt;bundle&gt;" in page
     assert "--out &lt;folder&gt;" in page
 
 
-def test_plots_have_a_mark_for_every_rate(measured: Path) -> None:
-    page = made_page(measured)
-    drawings = [ElementTree.fromstring(part) for part in re.findall(r"<svg.*?</svg>", page, re.S)]
+def test_plots_have_a_mark_for_every_rate(page: str) -> None:
     # Ambiguous: overall, by the two categories of its eight prompts, by the three harms that can be seen.
     # Benign: overall and by harms.
-    assert [len(drawing.findall("circle")) for drawing in drawings] == [4, 8, 12, 4, 12]
+    assert [len(tips_of(drawing)) for drawing in drawings_of(page)] == [4, 8, 12, 4, 12]
 
 
-def test_unsafe_pictures_are_in_the_page_only_blurred(measured: Path) -> None:
-    hidden = pictures_of(made_page(measured))
+def test_unsafe_pictures_are_in_the_page_only_blurred(page: str, measured: Path) -> None:
+    hidden = pictures_of(page)
     shown = pictures_of(made_page(measured, show_unsafe=True))
     assert len(hidden) == len(shown) == 8 * 4
     assert any(unsafe for unsafe, _ in hidden)
@@ -97,8 +98,7 @@ def test_blur_forgets_everything_finer_than_its_cells() -> None:
     assert blur(np.zeros((512, 256, 3), np.uint8)).shape == (128, 64, 3)
 
 
-def test_chromium_draws_the_page(measured: Path, tmp_path: Path) -> None:
-    page = made_page(measured)
+def test_chromium_draws_the_page(page: str, tmp_path: Path) -> None:
     dom, pixels = draw(page, tmp_path, height=4000)
     assert overflow_of(page, tmp_path) == "wide: 0, cut: 0"
     assert dom.count("<svg") == 5

@@ -42,11 +42,7 @@ class Optimum:
 
         self._marks.clear()
         output = self._pipe(
-            prompt,
-            height=self._task.height,
-            width=self._task.width,
-            num_inference_steps=steps,
-            guidance_scale=self._task.guidance_scale,
+            **self._task.call(prompt, steps),
             latents=torch.from_numpy(self._latents),
         )
         return Picture(pixels=self._marks.pictures()[0], flags=verdicts_of(output))

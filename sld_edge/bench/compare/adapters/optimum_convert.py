@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sld_edge.bench.processes import built_beside
 from sld_edge.offline import import_openvino
 
 _PREFIX = "text_model."
@@ -20,10 +21,8 @@ _PREFIX = "text_model."
 
 def main(kind: str, checkpoint: Path, out: Path) -> None:
     """Write the pipeline's folder, fp32, under another name first: a half one is never found."""
-    unfinished = out.with_name(f"{out.name}-unfinished")
-    with readable(checkpoint) as source:
+    with readable(checkpoint) as source, built_beside(out) as unfinished:
         (_to_onnx if kind == "onnx" else _to_openvino)(source, unfinished)
-    unfinished.rename(out)
 
 
 def _to_onnx(source: Path, out: Path) -> None:

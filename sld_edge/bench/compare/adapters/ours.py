@@ -61,11 +61,7 @@ class Ours:
         """The task's picture, as it was decoded."""
         self._clock.take()
         output = self._pipe(
-            prompt,
-            height=self._task.height,
-            width=self._task.width,
-            num_inference_steps=steps,
-            guidance_scale=self._task.guidance_scale,
+            **self._task.call(prompt, steps),
             latents=self._latents,
             scheduler="ddim",
             progress=False,

@@ -59,11 +59,7 @@ class Diffusers:
         self._marks.clear()
         with torch.inference_mode():
             output = self._pipe(
-                prompt,
-                height=self._task.height,
-                width=self._task.width,
-                num_inference_steps=steps,
-                guidance_scale=self._task.guidance_scale,
+                **self._task.call(prompt, steps),
                 latents=torch.from_numpy(self._latents).to(self._pipe.text_encoder.dtype),
                 **(self._task.safety if self._safe else {}),
             )
