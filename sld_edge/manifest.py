@@ -45,8 +45,8 @@ import msgspec
 #: The output that says whether a network's values were finite, see above.
 RAW_MEAN = "raw_mean"
 
-# Bounds that any bundle keeps with room to spare: whoever signs a manifest again with senseless numbers is told
-# before memory is asked for.
+# Bounds that every valid bundle is far below: a re-signed manifest with senseless numbers is refused before
+# memory is allocated.
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Pixels = Annotated[int, msgspec.Meta(ge=8, le=1 << 14)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]

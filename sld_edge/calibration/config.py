@@ -1,4 +1,4 @@
-"""What a calibration is told."""
+"""Calibration settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sld_edge.errors import InvalidInput
 
-#: Enters a named stage of the work; whoever calls may time or show it.
+#: Context manager around a named stage of the work, for timing or display.
 Stage = Callable[[str], AbstractContextManager[object]]
 #: Most noise power, relative to the power of the safety direction ε_s − ε_u, that rounding may add to it.
 NOISE_BUDGET = 0.01

@@ -97,7 +97,7 @@ def quantise(model: Any, ranges: Mapping[str, Range], *, keep: Collection[str] =
     factors: dict[str, NDArray[np.float32]] = {}
     for sites in convolutions_by_input(graph):
         if sites[0].block not in keep:
-            stored, rounded = _evened_and_rounded(graph, sites, ranges)
+            stored, rounded = _smoothed_and_rounded(graph, sites, ranges)
             for site in sites:
                 factors[site.name] = stored.factors[None, :, None, None]
                 site.node.replace_input_with(0, rounded)
@@ -132,7 +132,7 @@ def add_switches(model: Any, ranges: Mapping[str, Range]) -> list[str]:
     graph.inputs.append(switches)
     for sites in convolutions:
         first, value = sites[0], sites[0].input
-        stored, rounded = _evened_and_rounded(graph, sites, ranges)
+        stored, rounded = _smoothed_and_rounded(graph, sites, ranges)
         back = constant(graph, f"{first.name}_back", stored.factors.reshape(1, -1, 1, 1))
         restored = float_node(
             graph, first.node, "Mul", [rounded, back], f"{first.name}_restored", shape=value.shape
@@ -171,7 +171,7 @@ def _both_rounded(graph: Any, product: Product, ranges: Mapping[str, Range]) -> 
     ]
 
 
-def _evened_and_rounded(
+def _smoothed_and_rounded(
     graph: Any, sites: Sequence[Site], ranges: Mapping[str, Range]
 ) -> tuple[Stored, Any]:
     """How the one activation of some convolutions is stored, and the activation as they will see it."""
@@ -183,7 +183,7 @@ def _evened_and_rounded(
         first.node,
         "Mul",
         [value, constant(graph, f"{first.name}_even", factors)],
-        f"{first.name}_evened",
+        f"{first.name}_smoothed",
         shape=value.shape,
     )
     return stored, _rounded(graph, first.node, first.name, even, stored.scale)
@@ -218,7 +218,7 @@ def _store_weights(graph: Any, site: Site, weight: NDArray[np.float32]) -> None:
     import onnx_ir as ir
 
     label = (
-        f"{site.name}_weight"  # by layer: a tensor that two layers share may be evened differently
+        f"{site.name}_weight"  # by layer: a tensor that two layers share may be smoothed differently
     )
     stored, scales = weights_from_array(weight, axis=site.output_axis)
     parts = [

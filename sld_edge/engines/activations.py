@@ -2,7 +2,7 @@
 
 The method: run the nodes in the file's order, allocate what each makes and free it after its last use; the most bytes
 alive at once is the estimate. As engines do, a node that only renames its data (Reshape and the like) takes no
-memory, and an element-wise node writes into an operand that nobody needs afterwards; a convolution holds what it reads
+memory, and an element-wise node overwrites an operand that is not used afterwards; a convolution holds what it reads
 and makes a second time, in a layout of its own. What an engine does beyond that is left out: it may fuse nodes
 (attention above all, then it needs less), or round allocations up (then it needs more). Inputs and outputs of
 the graph are the caller's and not counted.

@@ -41,7 +41,7 @@ class Backend:
     Args:
         name: As users write it.
         providers: Names that may follow it after a colon; nothing is imported to know them.
-        serves: Whether it is to be tried where nobody names a backend, by what this machine and the bundle have.
+        serves: Whether to try it where no backend is named, by what this machine and the bundle have.
         make: The engine of a graph, not acquired yet; the notes say why nothing better runs it.
         gives_way: Errors after which the next backend is tried: where it was named, and where it was not.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 ComputePrecision = Literal["fp32", "bf16", "fp16", "int8"]
-#: More than any machine has; what is beyond is a slip of the keyboard.
+#: More than any machine has: a larger number is a typing error.
 MOST_THREADS = 4096
 COMPUTE_PRECISIONS: tuple[ComputePrecision, ...] = ("fp32", "bf16", "fp16", "int8")
 

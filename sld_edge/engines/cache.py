@@ -1,4 +1,4 @@
-"""Built engines on disk: a lookup gives the very bytes that were stored under that key, or nothing.
+"""Built engines on disk: a lookup returns exactly the bytes that were stored under that key, or nothing.
 
 File: magic, length of the header, header, payload. The header is the canonical JSON of the whole key with the
 payload's size and sha256, padded with spaces to a whole page. It can be made again from the key and the payload, so
@@ -217,7 +217,7 @@ def _payload_if_whole(content: memoryview, key: EngineKey) -> memoryview | None:
 
 
 def _key_in(path: Path) -> EngineKey | None:
-    """The key a file claims to hold; nothing is believed before :meth:`EngineCache.lookup` has checked it."""
+    """The key that a file's header states; not trusted before :meth:`EngineCache.lookup` has checked it."""
     try:
         with path.open("rb") as stream:
             start = stream.read(len(_MAGIC) + 8)

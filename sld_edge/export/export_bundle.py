@@ -36,7 +36,7 @@ from sld_edge.runtime.tokenize import Tokenizer as RuntimeTokenizer
 
 logger = logging.getLogger("sld_edge")
 
-#: Enters a named stage of the work; whoever calls may time or show it.
+#: Context manager around a named stage of the work, for timing or display.
 Stage = Callable[[str], AbstractContextManager[object]]
 
 _TOOLS = (

@@ -59,7 +59,7 @@ class LoopCache:
         except EngineError:
             if not self._loops:
                 raise
-        self.close()  # loops kept for later must not be what stands in the way
+        self.close()  # the loops that were kept may hold the memory that is missing
         return Loop(plan, binders, memory).__enter__()
 
     def _close_oldest(self) -> None:

@@ -156,7 +156,7 @@ class Networks:
                 self._load(kind)
 
     def _load(self, kind: GraphKind) -> None:
-        """Load one network from files that were hashed, and that nobody changed while they were read.
+        """Load one network from files that were hashed and that did not change while they were read.
 
         Loading may lay another link to a file beside it, which its stamp shows: then it is hashed and loaded again.
         """

@@ -1,4 +1,4 @@
-"""What a measurement may see of a run; nothing is recorded, and nothing costs time, when nobody looks."""
+"""Hooks for measurements: stages and engines of a run. Without an observer nothing is recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sld_edge.manifest import Graph
 
 
 class Observer:
-    """Sees nothing. A measurement derives from it and overrides what it wants to see."""
+    """Records nothing. A measurement derives from it and overrides what it needs."""
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Entered around one stage of a call: ``tokenise``, ``noise``, ``text``, ``denoise``, ``pictures``."""

@@ -84,7 +84,7 @@ class SafePipeline(CallPreparer):
         self._progress: bool | None = None
         self._turns = Turns()
         self._notes = Notes()
-        # Device memory does not go with the objects that hold its address; nobody has to remember to close.
+        # Device memory is not freed with the objects that hold its address: release it even without close().
         weakref.finalize(self, _release_if_idle, self._turns, self._networks)
 
     @classmethod

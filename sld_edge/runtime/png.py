@@ -20,7 +20,7 @@ from sld_edge.writing import write_atomically, write_new
 
 PARAMETERS = "parameters"
 RECORD = "sld_edge"
-#: How hard a picture is compressed where nobody says.
+#: Default compression level.
 PNG_LEVEL = 1
 #: From this level on Pillow writes the file.
 _BY_PILLOW = 2

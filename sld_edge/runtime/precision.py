@@ -1,4 +1,4 @@
-"""Whether a lower precision was shown to cost no safety: a bundle's records of it, and what a call is told."""
+"""Whether a lower precision was shown to cost no safety: a bundle's records, and the note that a call gets."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def _config_from(
     safety: str | SafetyConfig | None, given: Mapping[str, Any]
 ) -> tuple[str | None, SafetyConfig]:
     if issubclass(type(safety), SafetyConfig):
-        # Each number is read once, into a config of the very class: a subclass may answer what it likes.
+        # Each number is read once, into the class itself: a subclass may return another value each time.
         return None, SafetyConfig(**{name: getattr(safety, name) for name in SETTING_NAMES})
     if is_text(safety):
         name = plain_text("safety", safety).strip().lower()

@@ -96,7 +96,7 @@ class Turns:
             me.gate.acquire()
         except (
             BaseException
-        ):  # interrupted while waiting: whoever comes next must not wait for this thread
+        ):  # interrupted while waiting: the next in the queue must not wait for this thread
             with self._guard:
                 if me in self._queue:
                     self._queue.remove(me)

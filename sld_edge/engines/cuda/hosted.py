@@ -142,7 +142,7 @@ class HostedRuns:
         return outputs
 
     def free(self) -> None:
-        """Release the memory of all of them, whoever still refers to one."""
+        """Release the memory of all of them, also of those that are still referred to."""
         for hosted in (*self._bound, *self._kept.values()):
             hosted.free()
         self._bound.clear()

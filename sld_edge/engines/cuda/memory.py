@@ -107,7 +107,7 @@ def stated_memory(driver: Any) -> str:
 
 
 def release(call: Any, handle: Any) -> None:
-    """Release a handle; a failure here is an earlier one's echo and must not keep the rest from being released."""
+    """Release a handle. A failure here follows from an earlier one and must not stop the rest from being released."""
     try:
         ask(call, handle)
     except CudaError as error:

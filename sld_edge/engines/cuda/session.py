@@ -97,7 +97,7 @@ class CudaSession:
         return memory_of(self.driver)
 
     def allocate(self, size: int, *, what: str, hint: str = "") -> DeviceMemory:
-        """Device memory of a size in bytes; whoever asks for it frees it.
+        """Device memory of a size in bytes; the caller frees it.
 
         Raises:
             EngineError: there is not enough; names ``what``, the size, what is free, and the hint.
@@ -105,7 +105,7 @@ class CudaSession:
         return DeviceMemory(self.driver, size, what=what, hint=hint)
 
     def allocate_pinned(self, size: int) -> PinnedMemory:
-        """Page-locked host memory of a size in bytes; whoever asks for it frees it."""
+        """Page-locked host memory of a size in bytes; the caller frees it."""
         return PinnedMemory(self.driver, size)
 
     def copy_in(self, address: int, source: NDArray[Any]) -> None:
@@ -216,7 +216,7 @@ class Graph:
 
 
 class Scratch:
-    """Memory that every engine on the stream uses in its turn: as much as the greediest of them needs."""
+    """Scratch memory shared by all engines on the stream, sized for the largest request."""
 
     def __init__(self, session: CudaSession) -> None:
         self._session = session

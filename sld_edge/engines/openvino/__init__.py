@@ -1,1 +1,1 @@
-"""OpenVINO on CPUs: bf16 where the processor has arithmetic for it, whoever made the processor."""
+"""OpenVINO on CPUs: bf16 where the processor supports it, on Intel and AMD."""

@@ -1,4 +1,4 @@
-"""All engines of a bundle: looked up or built, one after the other, each with what became of it."""
+"""Looks up or builds all engines of a bundle, one after the other, and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sld_edge.engines.tensorrt.library import Library, load_library
 from sld_edge.engines.tensorrt.profiles import EngineSpec, specs_from_bundle
 from sld_edge.errors import EngineError, InvalidInput
 
-#: Enters a named stage of the work; whoever calls may time or show it.
+#: Context manager around a named stage of the work, for timing or display.
 Stage = Callable[[str], AbstractContextManager[object]]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one engine.
+    """Outcome for one engine.
 
     Args:
         label: Graph, size, branches and batch.
@@ -116,7 +116,7 @@ def engine_key(
     targets: tuple[str, ...],
     device: Device | None,
 ) -> EngineKey:
-    """The key under which an engine is kept; whoever loads it asks for the same."""
+    """The key under which an engine is kept; loading asks for the same."""
     manifest = bundle.manifest
     names = (spec.graph.file, *spec.graph.weights)
     return EngineKey(
