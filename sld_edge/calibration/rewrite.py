@@ -1,7 +1,7 @@
 """The passes that turn a UNet graph's products into 8-bit ones, and that tell how much each would cost.
 
 Convolutions get int8 weights, one scale for each output channel, and 8-bit activations, one scale for each tensor,
-after a factor for each channel that evens the channels out (as SmoothQuant does, arXiv 2211.10438); its inverse goes
+after a factor for each channel that smooths the channels (SmoothQuant, arXiv 2211.10438); its inverse goes
 into the weights, and engines fuse it with the rounding. Linear layers get int8 weights only: the engine rounds their
 activations as it runs, with scales of their own for a few neighbours in a row, which is more exact than any
 calibration. Self-attention's products get 8-bit activations on both sides, one scale for each tensor: probabilities
@@ -217,9 +217,7 @@ def _rounded(graph: Any, before: Any, label: str, value: Any, scale: Scale) -> A
 def _store_weights(graph: Any, site: Site, weight: NDArray[np.float32]) -> None:
     import onnx_ir as ir
 
-    label = (
-        f"{site.name}_weight"  # by layer: a tensor that two layers share may be smoothed differently
-    )
+    label = f"{site.name}_weight"  # by layer: a tensor that two layers share may be smoothed differently
     stored, scales = weights_from_array(weight, axis=site.output_axis)
     parts = [
         constant(graph, f"{label}_stored", stored),
