@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sld_edge.bundle import sha256_of
 from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
+from sld_edge.export.bundle_writer import PredictionType
 from sld_edge.export.image_processor import image_processor_from
 from sld_edge.export.recognise import check_is_checkpoint, lying_beside
 from sld_edge.export.supported import check_text, check_unet, check_vae
 from sld_edge.manifest import Shape
 from sld_edge.offline import import_diffusers
 from sld_edge.runtime.schedulers import configured_for
-
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 #: Pipelines over the same networks. Inpainting has a UNet of its own too, which is refused by its channels.
 _PIPELINES = (
@@ -189,26 +188,26 @@ def open_checkpoint(
         UnsupportedCheckpoint: it is one that cannot be exported faithfully.
     """
     check_is_checkpoint(path)
-    index = _json(path / "model_index.json")
+    index = read_json(path / "model_index.json")
     class_name = str(index.get("_class_name"))
     if class_name not in _PIPELINES:
         raise UnsupportedCheckpoint(
             "the checkpoint's pipeline is not Stable Diffusion 1.x or 2.x", value=class_name
         )
     for component, classes in _CLASSES.items():
-        found = _class_of(index, component)
+        found = class_of(index, component)
         if found not in classes:
             raise UnsupportedCheckpoint(
                 f"the checkpoint's {component} is of an unknown kind", value=found
             )
     for component in _UNKNOWN_PARTS:
-        if _class_of(index, component) is not None:
+        if class_of(index, component) is not None:
             raise UnsupportedCheckpoint(
                 f"the checkpoint has a {component}, which is not supported",
-                value=_class_of(index, component),
+                value=class_of(index, component),
             )
     if need_safety_head:
-        checker = _class_of(index, "safety_checker")
+        checker = class_of(index, "safety_checker")
         if checker is None:
             raise UnsupportedCheckpoint(
                 "the checkpoint has no safety_checker, so no picture could be withheld",
@@ -220,23 +219,23 @@ def open_checkpoint(
                 value=checker,
                 hint="pass --without-safety-head to go on without",
             )
-    configs = {name: _json(path / name / "config.json") for name in ("unet", "vae", "text_encoder")}
+    configs = {
+        name: read_json(path / name / "config.json") for name in ("unet", "vae", "text_encoder")
+    }
     check_unet(configs["unet"])
     check_text(configs["text_encoder"])
     check_vae(configs["vae"], configs["unet"])
-    own = _scheduler(path, index)
+    own = scheduler_of(path, index)
     if scheduler:
         own = configured_for(scheduler, own)
-    prediction = own.get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise UnsupportedCheckpoint("unknown prediction_type", value=prediction)
+    prediction = prediction_of(own)
     components = ["unet", "vae", "text_encoder"]
     processor: dict[str, Any] = {}
     checker_config: dict[str, Any] = {}
     if need_safety_head:
         components.append("safety_checker")
-        checker_config = _json(path / "safety_checker" / "config.json", hint=_WITHOUT_HEAD)
-        processor = _json(
+        checker_config = read_json(path / "safety_checker" / "config.json", hint=_WITHOUT_HEAD)
+        processor = read_json(
             path / "feature_extractor" / "preprocessor_config.json", hint=_WITHOUT_HEAD
         )
     files = {
@@ -249,9 +248,9 @@ def open_checkpoint(
     }
     return Checkpoint(
         path=path,
-        name=_name_of(path),
+        name=name_of(path),
         class_name=class_name,
-        licence=_licence(path),
+        licence=licence_of(path),
         family="sd2" if configs["text_encoder"].get("hidden_size", 768) > 768 else "sd1",
         unet_config=configs["unet"],
         vae_config=configs["vae"],
@@ -266,7 +265,15 @@ def open_checkpoint(
     )
 
 
-def _name_of(path: Path) -> str:
+def prediction_of(scheduler: Mapping[str, Any]) -> PredictionType:
+    """What the network predicts, which the scheduler's configuration says."""
+    prediction: PredictionType = scheduler.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise UnsupportedCheckpoint("unknown prediction_type", value=prediction)
+    return prediction
+
+
+def name_of(path: Path) -> str:
     """The folder's name; a snapshot of a hub's cache, which is named after a commit, has its repository's."""
     folder = path.resolve()
     repository = folder.parent.parent.name
@@ -275,19 +282,19 @@ def _name_of(path: Path) -> str:
     return folder.name
 
 
-def _class_of(index: Mapping[str, Any], component: str) -> object:
+def class_of(index: Mapping[str, Any], component: str) -> object:
     """Class that ``model_index.json`` names for a component; None where it has none."""
     entry = index.get(component)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
 
 
-def _scheduler(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+def scheduler_of(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
     """The scheduler's configuration under the class that ``model_index.json`` names, as diffusers reads it.
 
     The file may have been written by another class, or by the Flax one of the same name.
     """
-    config = _json(path / "scheduler" / "scheduler_config.json")
-    named = _class_of(index, "scheduler")
+    config = read_json(path / "scheduler" / "scheduler_config.json")
+    named = class_of(index, "scheduler")
     for name in (named, config.get("_class_name")):
         if isinstance(name, str):
             return {**config, "_class_name": name.removeprefix("Flax")}
@@ -302,7 +309,7 @@ def _weights(folder: Path, stem: str, *, hint: str = "") -> tuple[list[Path], st
         shards = folder / f"{stem}.safetensors.index{infix}.json"
         sharded = not files[0].is_file() and shards.is_file()
         if sharded:
-            named = _json(shards).get("weight_map")
+            named = read_json(shards).get("weight_map")
             if not isinstance(named, dict) or not named:
                 raise InvalidInput("an index of weight files names none", value=_tail(shards))
             files = sorted({folder / Path(str(name)).name for name in named.values()})
@@ -343,7 +350,12 @@ def _reason(error: Exception, file: Path) -> str:
     return str(error).replace(str(file), file.name)
 
 
-def _json(file: Path, *, hint: str = "") -> dict[str, Any]:
+def read_json(file: Path, *, hint: str = "") -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint.
+
+    Raises:
+        InvalidInput: there is none.
+    """
     try:
         data = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
@@ -359,7 +371,7 @@ def _json(file: Path, *, hint: str = "") -> dict[str, Any]:
     return data
 
 
-def _licence(path: Path) -> str:
+def licence_of(path: Path) -> str:
     """``license:`` of the model card's front matter, or "unknown"."""
     for name in ("README.md", "MODEL_CARD.md"):
         file = path / name

@@ -6,8 +6,9 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ Examples:
   sld-export ./stable-diffusion-2-1 bundle --height 768 --width 768 --policy-minimum medium
   sld-export ./checkpoint bundle --concept "weapons, blood" --force
   sld-export ./checkpoint bundle --scheduler dpmpp_2m_karras
+  sld-export ./onnx-folder bundle --safety-checker ./stable-diffusion-v1-5/safety_checker
   sld-export --verify bundle
   sld-export --verify bundle --sign key.pem        (openssl genpkey -algorithm ed25519 -out key.pem makes one)
   sld-export --verify bundle --key key.pub
@@ -83,6 +85,8 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write,
               help="Scheduler of calls that do not say (dpmpp_2m_karras); the checkpoint's own otherwise.")  # fmt: skip
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
+@click.option("--safety-checker", type=PathParam(), metavar="FOLDER",
+              help="With a folder of ONNX models: the safety checker, which exporters leave out.")  # fmt: skip
 @click.option("--without-safety-head", is_flag=True,
               help="Go on without a safety checker; the card says so.")  # fmt: skip
 @click.option("--without-variants", is_flag=True,
@@ -103,7 +107,10 @@ def main(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Export CHECKPOINT, a Stable Diffusion 1.x or 2.x folder in diffusers layout, to a bundle in OUT."""
+    """Export CHECKPOINT, a Stable Diffusion 1.x or 2.x folder in diffusers layout, to a bundle in OUT.
+
+    CHECKPOINT may be a folder of ONNX models too, as Optimum writes them: that needs no PyTorch.
+    """
     check_options(context)
     if verify is not None:
         _verify(verify, options, as_json=as_json, quiet=quiet)
@@ -183,8 +190,7 @@ def _build(
 
 def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     from sld_edge.export.config import DEFAULT_CONCEPT, ExportConfig
-    from sld_edge.export.recognise import check_is_checkpoint
-    from sld_edge.export.target import check_target
+    from sld_edge.export.recognise import is_onnx_folder
 
     concept = options["concept"]
     config = ExportConfig(
@@ -204,16 +210,10 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         variants=not options["without_variants"],
         force=options["force"],
     )
-    check_is_checkpoint(checkpoint)  # before the seconds that PyTorch takes
-    check_target(out.absolute(), force=config.force)
-    try:
-        from sld_edge.export.export_bundle import export_bundle
-    except ImportError as error:
-        raise MissingDependency(
-            f"exporting needs {error.name or error}", hint="pip install 'sld-edge[export]'"
-        ) from error
+    make = _importer(checkpoint, out, options) if is_onnx_folder(checkpoint) else None
+    make = make or _exporter(checkpoint, out, options)
     stages = Stages(quiet=quiet)
-    bundle = export_bundle(config, stage=stages)
+    bundle = make(config, stage=stages)
     if options["signing_key"] is not None:
         _sign(bundle, options["signing_key"], quiet=quiet)
     size = sum(file.size for file in bundle.manifest.files.values())
@@ -226,6 +226,42 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         "bytes": size,
         "seconds": stages.seconds,
     }
+
+
+def _exporter(checkpoint: Path, out: Path, options: dict[str, Any]) -> Callable[..., Any]:
+    """What exports a checkpoint; its packages are there."""
+    from sld_edge.export.recognise import check_is_checkpoint
+    from sld_edge.export.target import check_target
+
+    check_is_checkpoint(checkpoint)  # before the seconds that PyTorch takes
+    if options["safety_checker"] is not None:
+        raise InvalidInput(
+            "--safety-checker goes with a folder of ONNX models", hint="put it into the checkpoint"
+        )
+    check_target(out.absolute(), force=options["force"])
+    try:
+        from sld_edge.export.export_bundle import export_bundle
+    except ImportError as error:
+        raise MissingDependency(
+            f"exporting needs {error.name or error}", hint="pip install 'sld-edge[export]'"
+        ) from error
+    return export_bundle
+
+
+def _importer(folder: Path, out: Path, options: dict[str, Any]) -> Callable[..., Any]:
+    """What imports a folder of ONNX models; its packages are there."""
+    from sld_edge.export.target import check_target
+
+    if options["safety_checker"] is not None and options["without_safety_head"]:
+        raise InvalidInput("--safety-checker and --without-safety-head exclude each other")
+    check_target(out.absolute(), force=options["force"])
+    try:
+        from sld_edge.export.onnx_folder.import_bundle import import_bundle
+    except ImportError as error:
+        raise MissingDependency(
+            f"importing needs {error.name or error}", hint="pip install 'sld-edge[import]'"
+        ) from error
+    return partial(import_bundle, safety_checker=options["safety_checker"])
 
 
 def _sign(bundle: Any, key: Path, *, quiet: bool) -> None:

@@ -1,4 +1,4 @@
-"""Torch modules → ONNX graphs with the manifest's names, and the ``advance`` graphs from the equations."""
+"""Torch modules → ONNX graphs with the manifest's names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from torch.export import Dim
 
 from sld_edge.export.norms import spell_out_group_norms
-from sld_edge.runtime.guidance import Settings, advance
 
 _MOST = 4096
 
@@ -67,34 +66,6 @@ def safety_graph(module: Any, height: int, width: int, opset: int) -> Any:
     return _exported(
         module, (images,), ["images"], outputs, ({0: Dim("B", min=1, max=_MOST)},), opset
     )
-
-
-def advance_graph() -> Any:
-    """``onnx_ir`` model traced from :func:`sld_edge.runtime.guidance.advance`; every size is free."""
-    import ndonnx
-    import onnx_ir
-
-    sample = ("B", "C", "h", "w")
-    shapes: dict[str, tuple[int | str, ...]] = {
-        "noise_pred": ("R", *sample),
-        "state": ("S", *sample),
-        "momentum": sample,
-        "noise": sample,
-        "matrix": ("S", "columns"),
-        "settings": (len(Settings._fields),),
-        "strength": ("K", "B"),
-    }
-    arguments = {
-        name: ndonnx.argument(shape=shape, dtype=ndonnx.float32) for name, shape in shapes.items()
-    }
-    names = ("next_state", "next_momentum", "next_strength")
-    results = advance(ndonnx, *arguments.values())
-    proto = ndonnx.build(arguments, dict(zip(names, results, strict=True)))
-    model = onnx_ir.from_proto(proto)
-    declared = [("S", *sample), sample, shapes["strength"]]
-    for value, shape in zip(model.graph.outputs, declared, strict=True):
-        value.shape = onnx_ir.Shape(shape)
-    return model
 
 
 def _exported(

@@ -35,6 +35,16 @@ def check_is_checkpoint(path: Path) -> None:
         raise no_checkpoint(path)
 
 
+def is_onnx_folder(path: Path) -> bool:
+    """Whether a path holds ONNX models, and no weights of PyTorch for its UNet."""
+    if not path.is_dir() or next((path / "unet").glob("diffusion_pytorch_model*"), None):
+        return False
+    return any(
+        next((path / name).glob("*.onnx"), None)
+        for name in ("unet", "transformer", "text_encoder", "vae_decoder", "vae_encoder")
+    )
+
+
 def no_checkpoint(path: Path) -> InvalidInput:
     """The error for a path that is no folder with a ``model_index.json``."""
     if path.is_file():

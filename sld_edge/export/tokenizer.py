@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def write_tokenizer(
     if any(one is None for one in ids) or not hasattr(tokenizer, "backend_tokenizer"):
         raise UnsupportedCheckpoint("the tokenizer is not CLIP's", value=type(tokenizer).__name__)
     bos, eos, pad = (int(one) for one in ids)
-    length = _text_length(tokenizer.model_max_length, positions)
-    _check_embedded(tokenizer, vocabulary)
+    length = text_length(tokenizer.model_max_length, positions)
+    check_embedded(tokenizer.get_vocab(), vocabulary)
     copy = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()
@@ -66,9 +67,9 @@ def write_tokenizer(
     return bos, eos, pad, length
 
 
-def _check_embedded(tokenizer: Any, vocabulary: int) -> None:
+def check_embedded(tokens: Mapping[str, Any], vocabulary: int) -> None:
     """Refuse a token whose id lies outside the embedding: an engine would read memory that is not there."""
-    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: int(item[1]))
+    token, highest = max(tokens.items(), key=lambda item: int(item[1]))
     if highest >= vocabulary:
         raise UnsupportedCheckpoint(
             f"the tokenizer's token {token!r} has id {highest}, and the text encoder has embeddings for"
@@ -77,7 +78,7 @@ def _check_embedded(tokenizer: Any, vocabulary: int) -> None:
         )
 
 
-def _text_length(stated: Any, positions: int) -> int:
+def text_length(stated: Any, positions: int) -> int:
     """Tokens of a text: what the tokenizer says, or what the encoder takes where that is less.
 
     transformers assumes 10^30 for a tokenizer that says nothing.

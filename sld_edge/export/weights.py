@@ -44,7 +44,13 @@ class WeightFile:
 
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < _SMALLEST or tensor.dtype == ir.DataType.STRING:
+            if tensor is None or tensor.dtype == ir.DataType.STRING:
+                continue
+            if tensor.nbytes < _SMALLEST:
+                if isinstance(
+                    tensor, ir.ExternalTensor
+                ):  # of another file, which is not the bundle's
+                    value.const_value = ir.tensor(tensor.numpy().copy(), name=value.name)
                 continue
             offset, length = self._place(tensor)
             value.const_value = ir.ExternalTensor(

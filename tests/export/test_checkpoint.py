@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sld_edge.errors import InvalidInput, UnsupportedCheckpoint
 from sld_edge.export.checkpoint import Checkpoint, open_checkpoint
-from sld_edge.export.tokenizer import _text_length
+from sld_edge.export.tokenizer import text_length
 from sld_edge.manifest import Shape
 from tests.export.conftest import QuickExporter, Shell
 
@@ -657,13 +657,13 @@ def test_a_hub_snapshot_has_its_repositorys_name(
     ("stated", "length"), [(77, 77), (10**30, 77), (1e30, 77), (20, 20), (512, 77), (None, 77)]
 )
 def test_a_text_is_as_long_as_the_encoder_takes(stated: Any, length: int) -> None:
-    assert _text_length(stated, 77) == length
+    assert text_length(stated, 77) == length
 
 
 @pytest.mark.parametrize("stated", [0, 2, -1, 20.5, float("-inf"), float("nan")])
 def test_a_length_that_leaves_no_room_is_refused(stated: float) -> None:
     with pytest.raises(UnsupportedCheckpoint, match="model_max_length"):
-        _text_length(stated, 77)
+        text_length(stated, 77)
 
 
 @pytest.mark.parametrize("change", [{"crop_size": 16}, {"size": [64, 64], "do_center_crop": False}])

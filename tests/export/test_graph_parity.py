@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from sld_edge import SafePipeline
 from sld_edge.errors import UnsupportedCheckpoint
+from sld_edge.export.advance_graph import advance_graph
 from sld_edge.export.branched_unet import BranchedUNet, cross_attention_modules, layers_from_unet
 from sld_edge.export.check import run_graph
 from sld_edge.export.checkpoint import open_checkpoint
-from sld_edge.export.graphs import advance_graph, unet_graph
+from sld_edge.export.graphs import unet_graph
 from sld_edge.export.modules import TextContext
 from sld_edge.export.supported import check_unet
 from tests.export.conftest import Network

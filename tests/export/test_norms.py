@@ -61,7 +61,7 @@ def test_pictures_of_small_flat_and_large_latents_are_torchs(
 ) -> None:
     decoder = PixelDecoder(network("vae"))
     onnx_ir.save(decode_graph(decoder, (4, 8, 8), opset), tmp_path / "decode.onnx")
-    for latents in latent_samples(4, 8, 8):
+    for latents in map(torch.from_numpy, latent_samples(4, 8, 8)):
         want, mean = (out.numpy() for out in decoder(latents))
         got = run_graph(tmp_path / "decode.onnx", {"latents": latents.numpy()})
         assert np.abs(got["images"].astype(int) - want.astype(int)).mean() < 0.01
@@ -69,7 +69,7 @@ def test_pictures_of_small_flat_and_large_latents_are_torchs(
 
 
 def test_the_latents_of_a_check_are_of_every_kind() -> None:
-    normal, small, flat, large = latent_samples(4, 32, 32)
+    normal, small, flat, large = map(torch.from_numpy, latent_samples(4, 32, 32))
     assert 0.9 < float(normal.std()) < 1.1
     assert float(small.std()) < 0.05
     assert float(flat[:, 0].std()) < 0.01 < abs(float(flat[:, 0].mean()))
