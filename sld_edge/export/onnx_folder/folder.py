@@ -24,16 +24,26 @@ from sld_edge.export.checkpoint import (
     scheduler_of,
 )
 from sld_edge.export.image_processor import image_processor_from
-from sld_edge.export.onnx_folder.load import load_model, tail, weights_of
+from sld_edge.export.onnx_folder.graphs import (
+    DECODER,
+    TEXT_ENCODER,
+    UNET,
+    factor_of,
+    input_sizes,
+    is_half,
+    keep_output,
+    one_of,
+    sizes_of,
+    width_of,
+)
+from sld_edge.export.onnx_folder.load import load_model, weights_of
 from sld_edge.export.onnx_folder.roles import IDS, LATENTS, TEXT, check_inputs, denoiser_roles
 from sld_edge.manifest import Shape
 from sld_edge.passes.raise_opset import OPSET
 from sld_edge.runtime.schedulers import configured_for
 
-UNET, TEXT_ENCODER, DECODER = "unet", "text_encoder", "vae_decoder"
 NETWORKS: Final = (UNET, TEXT_ENCODER, DECODER)
 _FILE: Final = "model.onnx"
-_OUTPUTS: Final = {UNET: "out_sample", TEXT_ENCODER: "last_hidden_state", DECODER: "sample"}
 #: Parts of other pipelines, that would be left out without a word.
 _OTHER_PARTS: Final = (
     "text_encoder_2",
@@ -103,7 +113,7 @@ class OnnxFolder:
     def model(self, network: str) -> Any:
         """One network as an ``onnx_ir`` model with the one output that is used."""
         model = load_model(self.file(network))
-        _keep_output(network, model)
+        keep_output(network, model)
         return model
 
     def file(self, network: str) -> Path:
@@ -185,7 +195,7 @@ def open_onnx_folder(
     for name in (TEXT_ENCODER, DECODER):
         check_inputs(name, (one.name for one in models[name].graph.inputs))
     for name, model in models.items():
-        _keep_output(name, model)
+        keep_output(name, model)
     notes: list[str] = []
     configs = {name: _config(path / name) for name in NETWORKS}
     vae = configs[DECODER]
@@ -195,16 +205,16 @@ def open_onnx_folder(
         )
     if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
         raise UnsupportedCheckpoint("the VAE normalises its latents, which is not supported")
-    sample = _input(models[UNET], LATENTS, 4)
+    sample = input_sizes(models[UNET], LATENTS, 4)
     channels = sample[1] or int(configs[UNET].get("in_channels", _CHANNELS))
-    given = _sizes(models[UNET].graph.outputs[0], 4)[1] or int(
+    given = sizes_of(models[UNET].graph.outputs[0], 4)[1] or int(
         configs[UNET].get("out_channels", channels)
     )
     if channels != given:
         raise UnsupportedCheckpoint(
             "the UNet takes more channels than it gives, as for inpainting", value=(channels, given)
         )
-    latent = _input(models[DECODER], "latent_sample", 4)
+    latent = input_sizes(models[DECODER], "latent_sample", 4)
     if latent[1] not in (None, channels):
         raise UnsupportedCheckpoint(
             "the VAE and the UNet have different latent channels", value=(latent[1], channels)
@@ -221,7 +231,7 @@ def open_onnx_folder(
         if not file.is_file() and not beside.is_file():
             file = path / "feature_extractor" / "preprocessor_config.json"
         processor = read_json(beside if beside.is_file() else file)
-    width = _width(models[UNET], configs[UNET])
+    width = width_of(models[UNET], configs[UNET])
     return OnnxFolder(
         path=path,
         name=name_of(path),
@@ -232,12 +242,12 @@ def open_onnx_folder(
         scheduler_config=own,
         prediction_type=prediction_of(own),
         roles=roles,
-        fixed_size=(_one(sample[2], latent[2]), _one(sample[3], latent[3])),
+        fixed_size=(one_of(sample[2], latent[2]), one_of(sample[3], latent[3])),
         latent_channels=channels,
-        vae_scale_factor=_factor(path, vae, models[DECODER]),
+        vae_scale_factor=factor_of(path, vae, models[DECODER]),
         scaling_factor=float(vae.get("scaling_factor") or _SCALING),
         width=width,
-        half=_is_half(models),
+        half=is_half(models),
         opset=max(OPSET, *(model.opset_imports[""] for model in models.values())),
         checker=checker,
         feature_extractor_config=processor,
@@ -271,89 +281,6 @@ def _check_parts(path: Path, index: Mapping[str, Any]) -> None:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     return read_json(file) if file.is_file() else {}
-
-
-def _keep_output(network: str, model: Any) -> None:
-    """Leave a model the one output that is used: by its name, or the only one."""
-    outputs = list(model.graph.outputs)
-    wanted = [one for one in outputs if one.name == _OUTPUTS[network]] or (
-        outputs if len(outputs) == 1 else []
-    )
-    if len(wanted) != 1:
-        raise UnsupportedCheckpoint(
-            f"the {network} has no output {_OUTPUTS[network]}", value=[one.name for one in outputs]
-        )
-    model.graph.outputs[:] = wanted
-
-
-def _sizes(value: Any, rank: int) -> list[int | None]:
-    """The sizes of a value, None where they are free."""
-    if value.shape is None:
-        return [None] * rank
-    return [size if isinstance(size, int) else None for size in value.shape]
-
-
-def _input(model: Any, name: str, rank: int) -> list[int | None]:
-    value = next(one for one in model.graph.inputs if one.name == name)
-    sizes = _sizes(value, rank)
-    if len(sizes) != rank:
-        raise UnsupportedCheckpoint(f"the input {name} has {len(sizes)} dimensions, not {rank}")
-    return sizes
-
-
-def _one(first: int | None, second: int | None) -> int | None:
-    if first is not None and second is not None and first != second:
-        raise UnsupportedCheckpoint(
-            "the UNet and the VAE were exported for different sizes", value=(first, second)
-        )
-    return first if first is not None else second
-
-
-def _width(model: Any, config: Mapping[str, Any]) -> int:
-    """The length of a text's vectors: declared, in the first product that reads them, or configured."""
-    value = next(one for one in model.graph.inputs if one.name == TEXT)
-    declared = _sizes(value, 3)[-1]
-    if declared is not None:
-        return declared
-    for use in value.uses():
-        weight = use.node.inputs[1] if use.node.op_type == "MatMul" and use.idx == 0 else None
-        if weight is not None and weight.const_value is not None and len(weight.shape) == 2:
-            return int(weight.shape[0])
-    size = config.get("cross_attention_dim")
-    if not isinstance(size, int):
-        raise UnsupportedCheckpoint("nothing says how long the vectors of a text are", value=size)
-    return size
-
-
-def _factor(path: Path, config: Mapping[str, Any], model: Any) -> int:
-    """Pixels for one latent element, on a side."""
-    blocks = config.get("block_out_channels")
-    if isinstance(blocks, list) and blocks:
-        return int(2 ** (len(blocks) - 1))
-    before, after = _input(model, "latent_sample", 4), _sizes(model.graph.outputs[0], 4)
-    if before[2] and len(after) == 4 and after[2]:
-        return after[2] // before[2]
-    doublings = sum(node.op_type == "Resize" for node in model.graph)
-    if not doublings:
-        raise UnsupportedCheckpoint(
-            "nothing says how many pixels a latent element stands for", value=tail(path)
-        )
-    return int(2**doublings)
-
-
-def _is_half(models: Mapping[str, Any]) -> bool:
-    import onnx_ir as ir
-
-    kinds = {
-        name: next(one.dtype for one in model.graph.inputs if one.name not in (IDS, "timestep"))
-        if name != TEXT_ENCODER
-        else model.graph.outputs[0].dtype
-        for name, model in models.items()
-    }
-    for name, kind in kinds.items():
-        if kind not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
-            raise UnsupportedCheckpoint(f"the {name} computes in an unknown type", value=str(kind))
-    return bool(kinds[UNET] == ir.DataType.FLOAT16)
 
 
 def _checker(path: Path, index: Mapping[str, Any], given: Path | None) -> Path:

@@ -13,7 +13,8 @@ from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
 from sld_edge.export.bundle_writer import Stage, check_scheduler, shapes_of, write_bundle
 from sld_edge.export.config import ExportConfig
-from sld_edge.export.onnx_folder.folder import TEXT_ENCODER, open_onnx_folder
+from sld_edge.export.onnx_folder.folder import open_onnx_folder
+from sld_edge.export.onnx_folder.graphs import TEXT_ENCODER
 from sld_edge.export.onnx_folder.networks import OnnxNetworks
 from sld_edge.export.onnx_folder.tokenizer import write_folder_tokenizer
 from sld_edge.export.target import claimed

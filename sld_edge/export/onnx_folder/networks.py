@@ -20,7 +20,8 @@ from sld_edge.export.image_processor import image_processor_from
 from sld_edge.export.onnx_folder.clip_vision import Checker
 from sld_edge.export.onnx_folder.decode import decode_model
 from sld_edge.export.onnx_folder.denoiser import split_denoiser
-from sld_edge.export.onnx_folder.folder import DECODER, TEXT_ENCODER, UNET, OnnxFolder
+from sld_edge.export.onnx_folder.folder import OnnxFolder
+from sld_edge.export.onnx_folder.graphs import DECODER, TEXT_ENCODER, UNET
 from sld_edge.export.onnx_folder.onnx_checker import OnnxChecker
 from sld_edge.export.onnx_folder.plain import PlainGraph, evaluated
 from sld_edge.export.onnx_folder.roles import IDS, LATENTS, STEP, TEXT

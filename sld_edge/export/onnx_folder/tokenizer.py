@@ -142,6 +142,3 @@ def _content(token: Any) -> str:
     """The text of a token that is written as text, or with its flags."""
     text = token.get("content") if isinstance(token, dict) else getattr(token, "content", token)
     return text if isinstance(text, str) else ""
-
-
-__all__ = ["write_folder_tokenizer"]
