@@ -14,8 +14,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -85,6 +86,30 @@ class OneLineErrors(click.Command):
 
 class OneLineCommand(OneLineErrors):
     """A command of its own."""
+
+
+class LazyGroup(OneLineErrors, click.Group):
+    """A group whose commands are imported when they are named or listed.
+
+    Args:
+        commands: Subcommand → where its click command lives (``"package.module:name"``).
+    """
+
+    def __init__(self, *args: Any, commands: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._homes = commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all subcommands."""
+        return sorted(self._homes)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one subcommand, or None when there is no such one."""
+        if cmd_name not in self._homes:
+            return None
+        module, _, name = self._homes[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import sld_edge
 
 ROOT = Path(sld_edge.__file__).parent
 #: From the top down; a room may import rooms after it, never before it.
-ORDER = ["bench", "calibration", "export", "passes", "runtime", "engines"]
+ORDER = ["bench", "calibration", "export", "passes", "bundling", "runtime", "engines"]
 #: Single modules at the bottom, importable from everywhere, importing no room.
 GROUND = {
     "errors",
@@ -29,6 +29,7 @@ GROUND = {
     "signing",
     "bundle",
     "shell",
+    "bundle_command",
     "__init__",
 }
 HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "ndonnx"}

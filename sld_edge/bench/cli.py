@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
 
 from sld_edge import __version__
-from sld_edge.shell import OneLineErrors
+from sld_edge.shell import LazyGroup
 
 #: Subcommand → where its click command lives. A measurement is added with one line here.
 COMMANDS: dict[str, str] = {
@@ -22,23 +20,7 @@ COMMANDS: dict[str, str] = {
 }
 
 
-class LazyGroup(OneLineErrors, click.Group):
-    """A click group whose commands are imported when they are named or listed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all subcommands."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one subcommand, or None when there is no such one."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"max_content_width": 100})
+@click.group(cls=LazyGroup, commands=COMMANDS, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="sld-bench")
 def main() -> None:
     """Measure latency, safety and quality so that others believe it. See `sld-bench COMMAND --help`."""

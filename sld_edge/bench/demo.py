@@ -20,7 +20,7 @@ from sld_edge.shell import OneLineCommand, PathParam, say
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sld_edge.export.cli import Stages
+    from sld_edge.bundling.stages import Stages
     from sld_edge.runtime.pipeline import SafePipeline
 
 SETTINGS = ("off", *get_args(PresetName))
@@ -41,7 +41,7 @@ _CHECKPOINT = Path("models/tinyworld")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def main(checkpoint: Path, out: Path, steps: int, as_json: bool) -> None:
     """Export the tiny world's model and show the same prompts and seeds under every safety preset."""
-    from sld_edge.export.cli import Stages
+    from sld_edge.bundling.stages import Stages
     from sld_edge.runtime.pipeline import SafePipeline
 
     if not (checkpoint / "model_index.json").is_file():

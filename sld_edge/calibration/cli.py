@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from sld_edge import __version__
+from sld_edge.bundling.stages import Stages
 from sld_edge.calibration.config import NOISE_BUDGET, CalibrationConfig
-from sld_edge.export.cli import Stages
 from sld_edge.manifest import Int8
 from sld_edge.shell import OneLineCommand, PathParam, say
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,16 +11,12 @@ from typing import Any
 import click
 
 from sld_edge import __version__
-from sld_edge.errors import EngineError, InvalidInput, MissingDependency
-from sld_edge.export.build_command import (
-    branches_from_text,
-    build,
-    build_options,
-    check_machine,
-    config_from_options,
-    json_from_reports,
-    table_from_reports,
-)
+from sld_edge.bundling.build import build_and_say, build_options, check_machine, config_from_options
+from sld_edge.bundling.plan import plan
+from sld_edge.bundling.sizes import shapes_from_options, size_options
+from sld_edge.bundling.stages import Stages
+from sld_edge.bundling.verify import say_checks, sign, verify
+from sld_edge.errors import InvalidInput, MissingDependency
 from sld_edge.export.modes import check_options
 from sld_edge.export.safety_options import (
     default_from_options,
@@ -32,8 +24,6 @@ from sld_edge.export.safety_options import (
     policy_from_options,
     safety_options,
 )
-from sld_edge.manifest import Shape
-from sld_edge.runtime.progress import on_terminal
 from sld_edge.shell import OneLineCommand, PathParam, say
 from sld_edge.signing import private_key_from
 
@@ -63,7 +53,7 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write,
 @click.version_option(__version__, prog_name="sld-export")
 @click.argument("checkpoint", type=PathParam(), required=False)
 @click.argument("out", type=PathParam(), required=False)
-@click.option("--verify", type=PathParam(), metavar="BUNDLE",
+@click.option("--verify", "verify_path", type=PathParam(), metavar="BUNDLE",
               help="Check every file of a bundle and load every graph; writes to its cache folder only.")  # fmt: skip
 @click.option("--build", "build_path", type=PathParam(), metavar="BUNDLE",
               help="Add engines to a bundle; needs --engine, and no PyTorch.")  # fmt: skip
@@ -71,11 +61,7 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write,
               help="Say how much memory a bundle needs to run; nothing is loaded or written.")  # fmt: skip
 @build_options
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
-@click.option("--shape", "shapes", multiple=True, metavar="HxW[xBATCH]",
-              help="A size in pixels to serve; repeatable. The checkpoint's own otherwise.")  # fmt: skip
-@click.option("--height", multiple=True, type=int, help="With --width, another way to say --shape.")
-@click.option("--width", multiple=True, type=int, help="With --height, another way to say --shape.")
-@click.option("--batch", multiple=True, type=int, help="Images at once to plan for, one a size.")
+@size_options
 @safety_options
 @click.option("--sign", "signing_key", type=PathParam(), metavar="KEYFILE",
               help="Sign with this Ed25519 private key; with --verify, a bundle that exists.")  # fmt: skip
@@ -83,7 +69,9 @@ tolerance, 7 no engine could be built, 8 package missing, 9 cannot write,
               help="With --verify: the Ed25519 public key (a file, or its text) that must have signed.")  # fmt: skip
 @click.option("--scheduler", default="", metavar="NAME",
               help="Scheduler of calls that do not say (dpmpp_2m_karras); the checkpoint's own otherwise.")  # fmt: skip
-@click.option("--licence", default="", help="Licence of the weights, for the card.")
+@click.option(
+    "--license", "--licence", "licence", default="", help="Licence of the weights, for the card."
+)
 @click.option("--opset", default=20, show_default=True, help="ONNX operator set, 18 to 23.")
 @click.option("--safety-checker", type=PathParam(), metavar="FOLDER",
               help="With a folder of ONNX models: the safety checker, which exporters leave out.")  # fmt: skip
@@ -100,7 +88,7 @@ def main(
     /,
     checkpoint: Path | None,
     out: Path | None,
-    verify: Path | None,
+    verify_path: Path | None,
     build_path: Path | None,
     plan_path: Path | None,
     as_json: bool,
@@ -112,8 +100,14 @@ def main(
     CHECKPOINT may be a folder of ONNX models too, as Optimum writes them: that needs no PyTorch.
     """
     check_options(context)
-    if verify is not None:
-        _verify(verify, options, as_json=as_json, quiet=quiet)
+    if verify_path is not None:
+        verify(
+            verify_path,
+            key=options["key"],
+            signing_key=options["signing_key"],
+            as_json=as_json,
+            quiet=quiet,
+        )
         return
     if options["key"] is not None:
         raise InvalidInput("--key goes with --verify", value=options["key"])
@@ -123,69 +117,25 @@ def main(
             raise InvalidInput("--sign goes with an export or with --verify")
         private_key_from(signing_key)  # before the minutes that an export takes
     if plan_path is not None:
-        _plan(plan_path, options, as_json=as_json)
+        plan(plan_path, options, as_json=as_json)
         return
     if build_path is not None:
-        _build(build_path, options, as_json=as_json, quiet=quiet)
+        build_and_say(build_path, options, as_json=as_json, quiet=quiet)
         return
     if checkpoint is None or out is None:
         raise InvalidInput("name a checkpoint and a folder to write", hint="see sld-export --help")
-    engines = config_from_options(options, _shapes(options)) if options["engine"] else None
+    engines = (
+        config_from_options(options, shapes_from_options(options)) if options["engine"] else None
+    )
     if engines is not None:
         check_machine(engines)  # before the minutes that an export takes
     report = _export(checkpoint, out, options, quiet=quiet or as_json)
     if engines is not None:
-        _build(out, options, as_json=as_json, quiet=quiet, report=report)
+        build_and_say(out, options, as_json=as_json, quiet=quiet, report=report)
     elif as_json:
         click.echo(json.dumps(report))
     else:
         click.echo(str(out))
-
-
-def _plan(path: Path, options: dict[str, Any], *, as_json: bool) -> None:
-    from sld_edge.bundle import Bundle
-    from sld_edge.runtime.memory_plan import plan_memory
-
-    bundle = Bundle.open(path)
-    plans = [
-        plan_memory(
-            bundle,
-            height=shape.height,
-            width=shape.width,
-            batch=shape.batch,
-            branches=max(branches_from_text(options["branches"])),
-            library=options["engine"],
-        )
-        for shape in _shapes(options) or bundle.manifest.shapes
-    ]
-    if as_json:
-        report = {"bundle": str(path), "plans": [plan.to_dict() for plan in plans]}
-        click.echo(json.dumps(report))
-        return
-    click.echo("\n\n".join("\n".join(plan.lines()) for plan in plans))
-
-
-def _build(
-    path: Path,
-    options: dict[str, Any],
-    *,
-    as_json: bool,
-    quiet: bool,
-    report: dict[str, Any] | None = None,
-) -> None:
-    config = config_from_options(options, _shapes(options))
-    reports = build(path, config, stage=Stages(quiet=quiet or as_json))
-    if as_json:
-        click.echo(
-            json.dumps(
-                {"bundle": str(path), **(report or {}), **json_from_reports(config, reports)}
-            )
-        )
-    else:
-        say("\n".join(table_from_reports(config, reports)), quiet=quiet)
-        click.echo(str(path))
-    if all(one.status == "onnxruntime" for one in reports):
-        raise EngineError(f"{config.engine} could build none of the bundle's graphs")
 
 
 def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
@@ -197,7 +147,7 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
         checkpoint=checkpoint,
         out=out,
         precision=options["precision"],
-        shapes=_shapes(options),
+        shapes=shapes_from_options(options),
         concept=DEFAULT_CONCEPT if concept is None else concept,
         harms=harms_from_options(options),
         safety_default=default_from_options(options),
@@ -215,9 +165,9 @@ def _export(checkpoint: Path, out: Path, options: dict[str, Any], *, quiet: bool
     stages = Stages(quiet=quiet)
     bundle = make(config, stage=stages)
     if options["signing_key"] is not None:
-        _sign(bundle, options["signing_key"], quiet=quiet)
+        sign(bundle, options["signing_key"], quiet=quiet)
     size = sum(file.size for file in bundle.manifest.files.values())
-    _say_checks(bundle, quiet=quiet)
+    say_checks(bundle, quiet=quiet)
     say(f"digest {bundle.digest}", quiet=quiet)
     say(f"{size / 1e6:.1f} MB in {sum(stages.seconds.values()):.1f} s", quiet=quiet)
     return {
@@ -262,109 +212,6 @@ def _importer(folder: Path, out: Path, options: dict[str, Any]) -> Callable[...,
             f"importing needs {error.name or error}", hint="pip install 'sld-edge[import]'"
         ) from error
     return partial(import_bundle, safety_checker=options["safety_checker"])
-
-
-def _sign(bundle: Any, key: Path, *, quiet: bool) -> None:
-    public = bundle.sign(key)
-    say(f"signed; the public key is {base64.b64encode(public.raw).decode()}", quiet=quiet)
-
-
-def _verify(path: Path, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    from sld_edge.bundle import Bundle
-    from sld_edge.engines.base import EngineOptions
-    from sld_edge.engines.load import load
-
-    stages = Stages(quiet=quiet or as_json)
-    with stages("manifest"):
-        bundle = Bundle.open(path, key=options["key"])
-    if options["signing_key"] is not None:
-        private_key_from(options["signing_key"])
-    with stages("digests"):
-        bundle.verify(full=True)
-    engines: dict[str, str] = {}
-    for graph in bundle.manifest.graphs:
-        with stages(f"load {graph.file}"), load(bundle, graph, EngineOptions()) as engine:
-            engines[graph.file] = str(engine.info)
-        for name, file in graph.variants.items():
-            engines[file] = f"as {Path(graph.file).name}, for {name}; whole, not loaded"
-    if options["signing_key"] is not None:
-        _sign(bundle, options["signing_key"], quiet=quiet or as_json)
-    if as_json:
-        report = {
-            "bundle": str(path),
-            "digest": bundle.digest,
-            "files": len(bundle.manifest.files),
-            "engines": engines,
-        }
-        click.echo(json.dumps(report))
-        return
-    _say_checks(bundle, quiet=quiet)
-    for file, line in engines.items():
-        say(f"  {file:<34} {line}", quiet=quiet)
-    click.echo(f"{path}: {len(bundle.manifest.files)} files are whole, digest {bundle.digest}")
-
-
-def _say_checks(bundle: Any, *, quiet: bool) -> None:
-    for graph in bundle.manifest.graphs:
-        say(f"  {graph.file:<34} {graph.check.line}", quiet=quiet)
-
-
-class Stages:
-    """Shows which stage is running, with a spinner on a terminal, and keeps what each took."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.seconds: dict[str, float] = {}
-        self._quiet = quiet
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Surround one stage."""
-        start = time.perf_counter()
-        with self._spinner(name):
-            yield
-        took = time.perf_counter() - start
-        self.seconds[name] = self.seconds.get(name, 0.0) + took
-        say(f"  {name:<34} {took:7.1f} s", quiet=self._quiet)
-
-    @contextmanager
-    def _spinner(self, name: str) -> Iterator[None]:
-        if self._quiet or not on_terminal():
-            yield
-            return
-        from rich.console import Console
-
-        with Console(stderr=True).status(name):
-            yield
-
-
-def _shapes(options: dict[str, Any]) -> tuple[Shape, ...]:
-    """Sizes from ``--shape`` and from ``--height/--width/--batch``, which go together in their order."""
-    shapes = []
-    for text in options["shapes"]:
-        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})(?:x(\d{1,4}))?", text.strip().lower())
-        if match is None:
-            raise InvalidInput("a shape is not HxW or HxWxBATCH", value=text, hint="e.g. 512x512")
-        height, width, batch = match.groups()
-        shapes.append(Shape(height=int(height), width=int(width), batch=int(batch or 1)))
-    heights, widths, batches = options["height"], options["width"], options["batch"]
-    if len(heights) != len(widths):
-        raise InvalidInput(
-            f"{len(heights)} --height and {len(widths)} --width were given", hint="they go in pairs"
-        )
-    if len(batches) > 1 and len(batches) != len(heights):
-        raise InvalidInput(
-            f"{len(batches)} --batch for {len(heights)} sizes", hint="one for all or each"
-        )
-    if batches and not heights:
-        if shapes:
-            raise InvalidInput(
-                "--batch goes with --height and --width", hint="write --shape HxWxBATCH"
-            )
-        raise InvalidInput("--batch needs a size", hint="write --shape HxWxBATCH")
-    repeated = batches if len(batches) == len(heights) else (*batches, 1)[:1] * len(heights)
-    for height, width, batch in zip(heights, widths, repeated, strict=True):
-        shapes.append(Shape(height=height, width=width, batch=batch))
-    return tuple(shapes)
 
 
 if __name__ == "__main__":

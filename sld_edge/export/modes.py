@@ -18,7 +18,7 @@ _BUILD = {
 }  # fmt: skip
 #: What goes with an option that names what to do instead of exporting.
 _WITH = {
-    "verify": {"signing_key", "key"},
+    "verify_path": {"signing_key", "key"},
     "build_path": {"engine", *_SIZES, *_BUILD},
     "plan_path": {"engine", "branches", *_SIZES},
 }

@@ -16,8 +16,8 @@ import onnx_ir as ir
 import pytest
 
 from sld_edge.bundle import Bundle
+from sld_edge.bundling.sizes import shapes_from_options
 from sld_edge.errors import InvalidInput
-from sld_edge.export.cli import _shapes
 from sld_edge.export.weights import WeightFile
 from sld_edge.manifest import Shape
 from tests.export.conftest import QuickType, Shell
@@ -235,16 +235,16 @@ def test_sizes_are_what_was_asked_for() -> None:
         "width": (24, 32),
         "batch": (2, 4),
     }
-    assert _shapes(options) == (
+    assert shapes_from_options(options) == (
         Shape(height=64, width=72, batch=1),
         Shape(height=72, width=64, batch=3),
         Shape(height=8, width=24, batch=2),
         Shape(height=16, width=32, batch=4),
     )
-    assert [shape.batch for shape in _shapes({**options, "batch": (5,)})[2:]] == [5, 5]
-    assert [shape.batch for shape in _shapes({**options, "batch": ()})[2:]] == [1, 1]
+    assert [shape.batch for shape in shapes_from_options({**options, "batch": (5,)})[2:]] == [5, 5]
+    assert [shape.batch for shape in shapes_from_options({**options, "batch": ()})[2:]] == [1, 1]
     with pytest.raises(InvalidInput):
-        _shapes({**options, "batch": (1, 2, 3)})
+        shapes_from_options({**options, "batch": (1, 2, 3)})
 
 
 def test_sizes_reach_the_manifest(

@@ -1,7 +1,8 @@
-"""``sld-export --build`` and ``--engine``: from options to engines, without PyTorch."""
+"""``sld-bundle build``: from options to engines, without PyTorch."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 import msgspec
 
 from sld_edge.bundle import Bundle
+from sld_edge.bundling.sizes import shapes_from_options, size_options
+from sld_edge.bundling.stages import Stages
 from sld_edge.engines.tensorrt.bundle_engines import (
     Report,
     Stage,
@@ -17,9 +20,19 @@ from sld_edge.engines.tensorrt.bundle_engines import (
 )
 from sld_edge.engines.tensorrt.config import BuildConfig
 from sld_edge.engines.tensorrt.library import load_library
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.manifest import Shape
-from sld_edge.shell import PathParam
+from sld_edge.shell import OneLineCommand, PathParam, say
+
+EPILOG = """\b
+Examples:
+  sld-bundle build bundle --engine tensorrt-rtx --target sm86,sm89
+  sld-bundle build bundle --engine tensorrt --branches 2,3,5 --json
+
+\b
+Exit status: 0 done, 2 wrong input, 4 bundle damaged, 7 no engine could be built, 8 package missing,
+9 cannot write, 12 not enough memory, 130 interrupted.
+"""
 
 
 def build_options(command: Any) -> Any:
@@ -36,8 +49,9 @@ def build_options(command: Any) -> Any:
                          help="One engine with a profile for each number of branches, or one engine each."),
             click.option("--workspace", type=click.IntRange(min=0), default=0, metavar="MIB",
                          help="Most scratch memory for a layer; the library's own limit otherwise."),
-            click.option("--optimisation-level", type=click.IntRange(0, 5), default=3,
-                         show_default=True, help="0 builds fastest, 5 runs fastest."),
+            click.option("--optimization-level", "--optimisation-level", "optimisation_level",
+                         type=click.IntRange(0, 5), default=3, show_default=True,
+                         help="0 builds fastest, 5 runs fastest."),
             click.option("--weight-streaming", is_flag=True, help="Let engines stream weights from the host."),
             click.option("--refit", is_flag=True, help="Let an engine's weights be replaced later."),
             click.option("--tf32", is_flag=True, help="Allow TF32 in float32 products."),
@@ -49,6 +63,17 @@ def build_options(command: Any) -> Any:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+@click.command(cls=OneLineCommand, epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.argument("bundle", type=PathParam())
+@build_options
+@size_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def main(bundle: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Add engines to BUNDLE; needs --engine, and no PyTorch."""
+    build_and_say(bundle, options, as_json=as_json, quiet=quiet)
 
 
 def config_from_options(options: dict[str, Any], shapes: tuple[Shape, ...]) -> BuildConfig:
@@ -104,6 +129,34 @@ def check_machine(config: BuildConfig) -> None:
         EngineError: TensorRT has no device to build on.
     """
     resolve_targets(load_library(config.engine), config)
+
+
+def build_and_say(
+    path: Path,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+    report: dict[str, Any] | None = None,
+) -> None:
+    """Build the engines of a command's options and print what was built; ``report`` is printed with it as JSON.
+
+    Raises:
+        EngineError: the library could build none of the bundle's graphs.
+    """
+    config = config_from_options(options, shapes_from_options(options))
+    reports = build(path, config, stage=Stages(quiet=quiet or as_json))
+    if as_json:
+        click.echo(
+            json.dumps(
+                {"bundle": str(path), **(report or {}), **json_from_reports(config, reports)}
+            )
+        )
+    else:
+        say("\n".join(table_from_reports(config, reports)), quiet=quiet)
+        click.echo(str(path))
+    if all(one.status == "onnxruntime" for one in reports):
+        raise EngineError(f"{config.engine} could build none of the bundle's graphs")
 
 
 def json_from_reports(config: BuildConfig, reports: tuple[Report, ...]) -> dict[str, Any]:
