@@ -47,7 +47,9 @@ def inline(file: Path) -> list[str]:
 def commands_in(lines: Iterable[str]) -> Iterator[str]:
     """The lines that call one of the commands, without a comment behind them."""
     for line in lines:
-        if found := re.match(r"(?:[\w./-]+/)?(sld-(?:export|generate|calibrate|bench)\b.*)", line):
+        if found := re.match(
+            r"(?:[\w./-]+/)?(sld-(?:export|generate|calibrate|bench|bundle)\b.*)", line
+        ):
             yield found[1].partition(" #")[0].strip()
 
 
@@ -75,11 +77,11 @@ def options_of(command: click.Command) -> set[str]:
 
 def every_option() -> set[str]:
     known: set[str] = set()
-    for command in COMMANDS.values():
+    for program, command in COMMANDS.items():
         known |= options_of(command)
         if isinstance(command, click.Group):
             for name in command.list_commands(click.Context(command)):
-                known |= options_of(command_of(["sld-bench", name]))
+                known |= options_of(command_of([program, name]))
     return known
 
 

@@ -17,6 +17,7 @@ from sld_edge.bench.safety.precision_gate import _FEWEST_UNSAFE
 from sld_edge.bench.safety.prompts import is_tinyworld, tinyworld_prompts
 from sld_edge.bench.safety.proportions import most_more
 from sld_edge.bench.safety.settings import settings_from
+from sld_edge.bundle_command import COMMANDS as WITH_BUNDLES
 from sld_edge.engines.base import EngineOptions
 from sld_edge.engines.load import check_names
 from sld_edge.export.modes import check_options
@@ -28,12 +29,18 @@ from tests.test_readme import COMMANDS, README
 
 
 def every_command() -> Iterator[tuple[str, click.Command]]:
-    """Name and command of everything that has a help of its own but ``sld-bench`` itself."""
+    """Name and command of everything that has a help of its own; of groups only what they hold.
+
+    What ``sld-bundle`` has under another name too is taken once.
+    """
     for name, command in COMMANDS.items():
-        if name != "sld-bench":
+        if not isinstance(command, click.Group):
             yield name, command
-    for name in MEASUREMENTS:
-        yield f"sld-bench {name}", command_of(["sld-bench", name])
+    known = list(COMMANDS.values())
+    for group, names in (("sld-bench", MEASUREMENTS), ("sld-bundle", WITH_BUNDLES)):
+        for name in names:
+            if (command := command_of([group, name])) not in known:
+                yield f"{group} {name}", command
 
 
 EPILOGS = {name: command.epilog or "" for name, command in every_command()}
@@ -62,7 +69,7 @@ def check_texts(context: click.Context) -> None:
     if settings := given.get("settings"):
         assert settings_from(settings)
     for text in texts_of(given.get("engine")):
-        if context.info_name != "sld-export":
+        if context.info_name not in ("sld-export", "sld-bundle"):
             check_names(EngineOptions.parse(text))
     assert {*texts_of(given.get("safety"))} <= {*PRESETS, "off", "adaptive"}
     check_skips(tuple(one for one in given.get("skips", ()) if one != "compile"))

@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from sld_edge import bundle_command as bundle
 from sld_edge import errors, shell
 from sld_edge.bench import cli as bench
 from sld_edge.bench.gpu_check.outcome import NOTHING_CHECKED
@@ -21,6 +22,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {
     "sld-bench": bench.main,
+    "sld-bundle": bundle.main,
     "sld-calibrate": calibrate.main,
     "sld-export": export.main,
     "sld-generate": generate.main,
@@ -28,10 +30,12 @@ COMMANDS = {
 
 
 def named() -> list[str]:
-    """Every command that a document names, ``sld-bench`` with its subcommand."""
-    pattern = r"(?<![\w-])(sld-(?:export|generate|calibrate)\b|sld-bench [a-z][a-z-]+)"
+    """Every command that a document names, ``sld-bench`` and ``sld-bundle`` with their subcommands."""
+    pattern = r"(?<![\w-])(sld-(?:export|generate|calibrate)\b|sld-(?:bench|bundle) [a-z][a-z-]+)"
     text = " ".join(re.findall(r"`[^`]*`|```.*?```", README, re.DOTALL))
-    return sorted(set(re.findall(pattern, text)) | {f"sld-bench {one}" for one in bench.COMMANDS})
+    groups = {"sld-bench": bench.COMMANDS, "sld-bundle": bundle.COMMANDS}
+    every = {f"{group} {one}" for group, commands in groups.items() for one in commands}
+    return sorted(set(re.findall(pattern, text)) | every)
 
 
 @pytest.mark.parametrize("command", named())

@@ -108,8 +108,12 @@ def test_the_wheel_is_the_one_that_is_named_and_has_the_extras(installed: Path) 
 #: What needs PyTorch or another extra names it.
 CALLS: dict[str, tuple[str, int, str]] = {
     "sld-export CHECKPOINT BUNDLE": ("sld-export checkpoint out", 8, "sld-edge[export]"),
-    "sld-export --verify BUNDLE": ("sld-export --verify bundle", 0, "bundle"),
-    "sld-export --plan BUNDLE": ("sld-export --plan bundle", 0, "peak with memory=low"),
+    "sld-bundle verify BUNDLE": ("sld-bundle verify bundle", 0, "bundle"),
+    "sld-bundle plan BUNDLE": ("sld-bundle plan bundle", 0, "peak with memory=low"),
+    "sld-bundle build BUNDLE": (
+        "sld-bundle build bundle --engine tensorrt", 8, "sld-edge[tensorrt]",
+    ),
+    "sld-bundle card BUNDLE": ("sld-bundle card bundle", 0, "safety concept"),
     "sld-calibrate BUNDLE OUT": ("sld-calibrate bundle out", 8, "sld-edge[calibrate]"),
     "sld-generate BUNDLE PROMPT…": (
         "sld-generate bundle castle lake --memory low --resume --steps 1 --safety max", 0, ".png",

@@ -26,6 +26,7 @@ COMMANDS = {
     "sld-export": "sld_edge.export.cli",
     "sld-calibrate": "sld_edge.calibration.cli",
     "sld-bench": "sld_edge.bench.cli",
+    "sld-bundle": "sld_edge.bundle_command",
 }
 
 
@@ -46,6 +47,10 @@ MISTYPED = [
     ("sld-export", "no-such", "{out}/bundle"),
     ("sld-export", "--verify", "no-such"),
     ("sld-export", "--plan", "no-such"),
+    ("sld-bundle", "verify", "no-such"),
+    ("sld-bundle", "plan", "no-such"),
+    ("sld-bundle", "build", "no-such", "--engine", "tensorrt"),
+    ("sld-bundle", "card", "no-such"),
     ("sld-calibrate", "no-such", "{out}/bundle"),
     ("sld-bench", "safety", "no-such"),
     ("sld-bench", "latency", "no-such"),
