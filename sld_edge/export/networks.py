@@ -212,14 +212,3 @@ def _half_networks_of(head: SafetyHead) -> None:
     """The vision network in float16; resizing and scores stay in float32."""
     half_from_module(head.vision_model)
     head.visual_projection.half()
-
-
-def _decode_samples(size: tuple[int, int, int]) -> list[torch.Tensor]:
-    """Latents ``[1, C, h, w]`` as denoising ends with, and the extremes that it may end with.
-
-    Small, flat and large ones show what unit Gaussian ones hide: a normalisation whose groups have hardly any spread
-    beside their mean, and activations near the end of half precision's range.
-    """
-    normal = torch.randn(1, *size)
-    flat = torch.linspace(-1.0, 1.0, size[0])[None, :, None, None].expand_as(normal)
-    return [normal, 0.001 * normal, flat.contiguous(), 3.0 * normal]
