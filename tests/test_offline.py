@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sld_edge.engines.onnxruntime import providers
+from sld_edge.engines.onnxruntime.plugins import offered
+from sld_edge.engines.onnxruntime.table import TABLE
 from tests.tracing import ROOT, calls_in, need_strace, traced
 from tests.two_exports import TwoExports
 
@@ -25,7 +26,7 @@ def _engines() -> list[str]:
     found = ["onnxruntime:cpu"]
     if find_spec("openvino") is not None:
         found.append("openvino")
-    if providers._openvino_devices():
+    if offered(TABLE["openvino"]).devices:
         found.append("onnxruntime:openvino")
     return found
 

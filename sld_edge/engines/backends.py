@@ -44,6 +44,7 @@ class Backend:
         serves: Whether to try it where no backend is named, by what this machine and the bundle have.
         make: The engine of a graph, not acquired yet; the notes say why nothing better runs it.
         gives_way: Errors after which the next backend is tried: where it was named, and where it was not.
+        knows: Whether another name that follows it is one of a provider that is installed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Backend:
     serves: Callable[[Order], bool]
     make: Callable[[Order, tuple[EngineNote, ...]], Engine]
     gives_way: tuple[tuple[type[SldError], ...], tuple[type[SldError], ...]]
+    knows: Callable[[str], bool] = lambda provider: False
 
     def gives_way_for(self, order: Order) -> tuple[type[SldError], ...]:
         """The errors after which the next backend is tried."""
@@ -139,6 +141,12 @@ def _onnxruntime_providers() -> tuple[str, ...]:
     return tuple(PROVIDERS)
 
 
+def _onnxruntime_knows(provider: str) -> bool:
+    from sld_edge.engines.onnxruntime.providers import knows
+
+    return knows(provider)
+
+
 #: Best first; the last serves where no other does.
 BACKENDS: tuple[Backend, ...] = (
     *(
@@ -164,5 +172,6 @@ BACKENDS: tuple[Backend, ...] = (
         serves=_onnxruntime_serves,
         make=_onnxruntime,
         gives_way=((), ()),
+        knows=_onnxruntime_knows,
     ),
 )

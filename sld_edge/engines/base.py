@@ -43,7 +43,8 @@ class EngineOptions:
         backend: ``"auto"`` or a backend's name (``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``,
             ``"tensorrt-rtx"``).
         provider: ``"auto"`` or an execution provider: ``"cpu"``, ``"openvino"``, ``"cuda"``, ``"tensorrt"``,
-            ``"tensorrt-rtx"``, ``"coreml"``, ``"dml"``; the others are then not tried.
+            ``"tensorrt-rtx"``, ``"webgpu"``, ``"coreml"``, ``"dml"``, or the name of one that an installed plug-in or
+            ONNX Runtime itself brings; the others are then not tried.
         compute_precision: The lowest precision arithmetic may use inside a graph. ``"fp32"`` keeps an fp32
             bundle in fp32; ``"bf16"``, ``"fp16"`` and ``"int8"`` are permissions, used where the hardware gains
             from it. ``"int8"`` needs a bundle that ``sld-calibrate`` made; what is not in 8 bits is in bf16 where

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: ``refused``: something better was tried and did not take the graph. ``stream``: how the engine is tied to the
-#: pipeline's stream. ``copies``: arrays are copied at every run, and why.
-NoteKind = Literal["refused", "stream", "copies"]
+#: pipeline's stream. ``copies``: arrays are copied at every run, and why. ``partly``: which share of the
+#: graph's nodes runs on another provider than the chosen one.
+NoteKind = Literal["refused", "stream", "copies", "partly"]
 
 
 @dataclass(frozen=True, kw_only=True)

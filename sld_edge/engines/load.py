@@ -43,7 +43,9 @@ def load(
 
 
 def check_names(options: EngineOptions) -> None:
-    """Refuse a backend or an execution provider that there is none of; what this machine has is not looked at.
+    """Refuse a backend or an execution provider that there is none of.
+
+    What this machine has is looked at only for an execution provider that has no entry in the table.
 
     Raises:
         InvalidInput: naming what there is.
@@ -53,15 +55,11 @@ def check_names(options: EngineOptions) -> None:
         raise InvalidInput(
             "unknown engine", value=options.backend, hint=f"use auto, {', '.join(names)}"
         )
-    known = dict.fromkeys(
-        provider
-        for backend in backends.BACKENDS
-        if options.backend in ("auto", backend.name)
-        for provider in backend.providers()
-    )
+    serving = [b for b in backends.BACKENDS if options.backend in ("auto", b.name)]
+    known = dict.fromkeys(provider for backend in serving for provider in backend.providers())
     wanted = options.provider.split(",")
     for name in () if wanted == ["auto"] else wanted:
-        if name not in known:
+        if name not in known and not any(backend.knows(name) for backend in serving):
             raise InvalidInput(
                 f"unknown execution provider of {options.backend}",
                 value=name,

@@ -26,8 +26,10 @@ LibraryProvider = Literal[
     "onnxruntime:cuda",
     "onnxruntime:tensorrt",
     "onnxruntime:tensorrt-rtx",
+    "onnxruntime:webgpu",
     "onnxruntime:coreml",
     "onnxruntime:dml",
+    "onnxruntime:other",
     "openvino",
     "tensorrt",
     "tensorrt-rtx",
@@ -38,6 +40,7 @@ EVERYTHING = frozenset({"FP32", "TF32", "BF16", "FP16", "INT8"})
 _NOT_HERE = "this processor has no arithmetic for it"
 _ELSEWHERE = "8-bit graphs run on the openvino engine"
 _NO_GRAPH = "there is no 8-bit graph of it"
+_OWN_TYPES = "this provider keeps the graph's types"
 _NO_SWITCH = (
     "it computes fp32 graphs in tf32 and has no option against it; name cuda beside it (tensorrt,cuda), "
     "use a bundle in fp16, or set NVIDIA_TF32_OVERRIDE=0 before Python starts"
@@ -99,7 +102,9 @@ def arithmetic_at(
         return _cuda(stored, asked, can)
     if place in ("onnxruntime:tensorrt", "onnxruntime:tensorrt-rtx"):
         return _tensorrt_provider(stored, asked, can, is_rtx=place.endswith("rtx"))
-    if place in ("onnxruntime:coreml", "onnxruntime:dml"):
+    if place == "onnxruntime:webgpu":
+        return _types_of_the_graph(stored, asked)
+    if place in ("onnxruntime:coreml", "onnxruntime:dml", "onnxruntime:other"):
         return Arithmetic(precision="", stated=f"{stored} graph, in what the provider chooses")
     return _cpu(stored, asked)
 
@@ -191,12 +196,16 @@ def _tensorrt_provider(
     if used == "fp32" and "TF32" in can and _tf32_left_on():
         used = "tf32"
         refused = _NO_SWITCH if asked == "fp32" else ""
-    stated = stated_precision(
-        used, asked, why_not_int8=_ELSEWHERE, why_not="this provider keeps the graph's types"
-    )
+    stated = stated_precision(used, asked, why_not_int8=_ELSEWHERE, why_not=_OWN_TYPES)
     return Arithmetic(
         precision=used, stated=stated, options=options, narrows=narrows, refused=refused
     )
+
+
+def _types_of_the_graph(stored: Precision, asked: ComputePrecision) -> Arithmetic:
+    """Kernels in the types of the graph; an adapter without fp16 arithmetic fails on an fp16 graph."""
+    stated = stated_precision(stored, asked, why_not_int8=_ELSEWHERE, why_not=_OWN_TYPES)
+    return Arithmetic(precision=stored, stated=stated)
 
 
 def _cpu(stored: Precision, asked: ComputePrecision) -> Arithmetic:

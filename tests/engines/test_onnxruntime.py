@@ -13,6 +13,7 @@ from sld_edge.bundle import Bundle
 from sld_edge.engines.base import EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime import providers
+from sld_edge.engines.onnxruntime.plugins import Offer
 from sld_edge.errors import EngineError, InvalidInput
 
 CPU = EngineOptions(provider="cpu")
@@ -62,7 +63,11 @@ def test_bound_arrays_are_read_and_filled_at_every_call(bundle: Bundle) -> None:
 
 
 HERE = [
-    *(f"onnxruntime:{p.short_name}" for p in providers.candidates(EngineOptions(), threads=1)),
+    *(
+        f"onnxruntime:{p.short_name}"
+        for p in providers.candidates(EngineOptions(), threads=1)
+        if not p.refused
+    ),
     *(["openvino"] if importlib.util.find_spec("openvino") else []),
 ]
 
@@ -161,7 +166,7 @@ def test_unknown_choices_are_refused(bundle: Bundle, options: dict[str, Any], ma
 def test_a_provider_that_is_not_here_names_what_to_install(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(providers, "_built_in", lambda: ("CPUExecutionProvider",))
+    monkeypatch.setattr(providers, "built_in", lambda: ("CPUExecutionProvider",))
     graph = bundle.graph("unet", height=64, width=64)
     with (
         pytest.raises(InvalidInput, match=r"sld-edge\[gpu\]"),
@@ -175,8 +180,8 @@ def test_a_provider_that_does_not_load_is_reported_and_the_next_serves(
 ) -> None:
     """Not dropped with a warning that nobody sees: the description says that CUDA was refused."""
     here = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    monkeypatch.setattr(providers, "_built_in", lambda: here)
-    monkeypatch.setattr(providers, "_openvino_devices", tuple)
+    monkeypatch.setattr(providers, "built_in", lambda: here)
+    monkeypatch.setattr(providers, "offered", lambda entry: Offer())
     graph = bundle.graph("unet", height=64, width=64)
     engine = load(bundle, graph, EngineOptions())
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
@@ -209,8 +214,12 @@ def test_a_registered_plug_in_is_used_through_its_devices(monkeypatch: pytest.Mo
 
     device = Device()
     here = ("OpenVINOExecutionProvider", "CPUExecutionProvider")
-    monkeypatch.setattr(providers, "_built_in", lambda: here)
-    monkeypatch.setattr(providers, "_openvino_devices", lambda: (device,))
+    monkeypatch.setattr(providers, "built_in", lambda: here)
+    monkeypatch.setattr(
+        providers,
+        "offered",
+        lambda entry: Offer(devices=(device,) * (entry.short_name == "openvino")),
+    )
     options = EngineOptions(compute_precision="bf16")
     first, second = providers.candidates(options, threads=2)
     assert first.devices == (device,)
@@ -232,6 +241,6 @@ def test_what_brings_cuda_depends_on_what_can_be_had(
 ) -> None:
     monkeypatch.setattr(providers.platform, "machine", lambda: machine)
     monkeypatch.setattr(providers.sys, "version_info", version)
-    text = providers._how_to_get("cuda")
+    text = providers.how_to_get("cuda")
     monkeypatch.undo()
     assert hint in text

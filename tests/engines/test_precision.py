@@ -14,13 +14,15 @@ from sld_edge.engines import precision
 from sld_edge.engines.base import COMPUTE_PRECISIONS, ComputePrecision, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime import providers
+from sld_edge.engines.onnxruntime.plugins import Offer
 from sld_edge.engines.precision import EVERYTHING, LibraryProvider, arithmetic_at
+from sld_edge.errors import EngineError
 from sld_edge.manifest import Precision
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 STORED: tuple[Precision, ...] = get_args(Precision)
 #: The provider decides what these compute in, so that there is no row to state.
-FREE = {"onnxruntime:coreml", "onnxruntime:dml"}
+FREE = {"onnxruntime:coreml", "onnxruntime:dml", "onnxruntime:other"}
 Row = tuple[str, str, str, str, str]
 
 
@@ -126,8 +128,8 @@ def test_sessions_are_given_the_options_of_the_bundles_precision(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
-    monkeypatch.setattr(providers, "_built_in", lambda: present)
-    monkeypatch.setattr(providers, "_openvino_devices", tuple)
+    monkeypatch.setattr(providers, "built_in", lambda: present)
+    monkeypatch.setattr(providers, "offered", lambda entry: Offer())
     options = EngineOptions(provider="cuda")
     [half] = providers.candidates(options, threads=1, stored="fp16")
     [full] = providers.candidates(options, threads=1, stored="fp32")
@@ -136,5 +138,5 @@ def test_sessions_are_given_the_options_of_the_bundles_precision(
 
     bundle = Bundle.open(tiny_bundle)
     engine: Any = load(bundle, bundle.graph("text"), EngineOptions(provider="tensorrt"))
-    with pytest.raises(providers.EngineError, match="it computes fp32 graphs in tf32"):
+    with pytest.raises(EngineError, match="it computes fp32 graphs in tf32"):
         engine.__enter__()

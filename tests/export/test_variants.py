@@ -18,6 +18,7 @@ from sld_edge.bundle import Bundle
 from sld_edge.engines.base import EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime import providers
+from sld_edge.engines.onnxruntime.plugins import Offer
 from sld_edge.errors import BundleError, ExportError
 from sld_edge.export import variants
 from sld_edge.export.card import card_from_manifest
@@ -126,8 +127,8 @@ def test_the_cuda_provider_is_given_the_fused_form_and_the_cpu_provider_the_neut
         return session(file, options, **more)
 
     here = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    monkeypatch.setattr(providers, "_built_in", lambda: here)
-    monkeypatch.setattr(providers, "_openvino_devices", tuple)
+    monkeypatch.setattr(providers, "built_in", lambda: here)
+    monkeypatch.setattr(providers, "offered", lambda entry: Offer())
     monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
     bundle = Bundle.open(tiny_bundle)
     options = EngineOptions(backend="onnxruntime")

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from sld_edge import EngineError, InvalidInput, SafePipeline
-from sld_edge.engines.onnxruntime import providers
+from sld_edge.engines.onnxruntime.plugins import offered
+from sld_edge.engines.onnxruntime.table import TABLE
 
 PROMPTS = ["a castle by a lake", "two dogs", "a portrait of a knight", "a red ball", "rain"]
 THREADS = 16
@@ -32,7 +33,7 @@ def _engines() -> Iterator[str]:
     yield "onnxruntime:cpu"
     if find_spec("openvino") is not None:
         yield "openvino"
-    if providers._openvino_devices():
+    if offered(TABLE["openvino"]).devices:
         yield "onnxruntime:openvino"
 
 

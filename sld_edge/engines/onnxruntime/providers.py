@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import json
 import platform
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from sld_edge.engines.base import EngineOptions
-from sld_edge.engines.cuda.present import present_device
-from sld_edge.engines.precision import EVERYTHING, Arithmetic, LibraryProvider, arithmetic_at
-from sld_edge.errors import EngineError, InvalidInput, MissingDependency
+from sld_edge.engines.onnxruntime.plugins import Offer, built_in, offered
+from sld_edge.engines.onnxruntime.table import TABLE, Entry, entry_by_name
+from sld_edge.engines.precision import Arithmetic, arithmetic_at
+from sld_edge.errors import InvalidInput
 from sld_edge.manifest import Precision
 
-_OPENVINO_LIBRARY = "sld_edge_openvino"
-
 #: Best first. The short name is what users write.
-PROVIDERS: dict[str, str] = {
-    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
-_PLACES: dict[str, LibraryProvider] = {
-    "tensorrt-rtx": "onnxruntime:tensorrt-rtx",
-    "tensorrt": "onnxruntime:tensorrt",
-    "cuda": "onnxruntime:cuda",
-    "openvino": "onnxruntime:openvino",
-    "coreml": "onnxruntime:coreml",
-    "dml": "onnxruntime:dml",
-    "cpu": "onnxruntime:cpu",
-}
-_FOR_CARDS = ("tensorrt-rtx", "tensorrt", "cuda")
-#: Compute capability from which cards have TF32.
-_FIRST_WITH_TF32 = (8, 0)
-#: The arena grows by what is asked for, not to the next power of two (docs/performance.md, *Memory on a card*).
-_CUDA_MEMORY = {"arena_extend_strategy": "kSameAsRequested"}
-#: Taken only when named: they may compute in a lower precision than the graph without a switch to forbid it.
-_ONLY_ON_REQUEST = ("coreml", "dml")
+PROVIDERS: dict[str, str] = {name: entry.name for name, entry in TABLE.items()}
+
+_EXTRAS = frozenset({"cpu", "gpu", "gpu,tensorrt", "intel", "webgpu", "rtx-ort"})
+_WORDS = {"linux": "Linux", "win32": "Windows", "darwin": "macOS"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +34,13 @@ class Provider:
     options: dict[str, str] = field(default_factory=dict)
     #: Plug-in devices (``OrtEpDevice``); empty for a provider built into ONNX Runtime.
     devices: tuple[Any, ...] = ()
+    #: Why it cannot be tried on this machine; empty where it can.
+    refused: str = ""
+
+    @property
+    def device(self) -> str:
+        """The device that a plug-in listed, as ONNX Runtime names it; empty where it is the processor, or unknown."""
+        return "".join(_device_name(one) for one in self.devices[:1])
 
 
 def candidates(
@@ -74,118 +57,100 @@ def candidates(
         InvalidInput: the provider that was named is not present.
     """
     names = options.provider.split(",")
-    wanted = names[0]
-    present = _built_in()
+    asked = names != ["auto"]
     found = False
-    for short_name, name in PROVIDERS.items():
-        if short_name not in names and (names != ["auto"] or short_name in _ONLY_ON_REQUEST):
-            continue
-        # Asked first: once its plug-in is registered, ONNX Runtime lists the provider as if it were built in.
-        devices = _openvino_devices() if short_name == "openvino" else ()
-        if not devices and name not in present:
+    for entry in _entries(names):
+        inside = entry.name in built_in() and (asked or entry.free[0])
+        # A plug-in that is not to be taken unasked is not even loaded.
+        may_load = entry not in _ONLY_BUILT_IN and (asked or entry.free[1])
+        offer = offered(entry) if may_load else Offer()
+        refused = "" if offer.devices else entry.lacks() if inside else offer.problem
+        if not (offer.devices or inside or refused):
             continue
         found = True
         arithmetic = arithmetic_at(
-            _PLACES[short_name],
-            stored,
-            options.compute_precision,
-            can=_capabilities(short_name, devices),
+            entry.place, stored, options.compute_precision, can=entry.can(offer.devices)
         )
         yield Provider(
-            short_name=short_name,
-            name=name,
-            options=_settings(short_name, devices, arithmetic, threads),
-            devices=devices,
+            short_name=entry.short_name,
+            name=entry.name,
+            options=entry.settings(arithmetic, threads, offer.devices),
+            devices=offer.devices,
             arithmetic=arithmetic,
+            refused=refused,
         )
     if not found:
         raise InvalidInput(
-            "this execution provider is not on this machine", value=wanted, hint=_how_to_get(wanted)
+            "this execution provider is not on this machine",
+            value=names[0],
+            hint=how_to_get(names[0]),
         )
 
 
-def _settings(
-    short_name: str, devices: tuple[Any, ...], arithmetic: Arithmetic, threads: int
-) -> dict[str, str]:
-    if short_name == "openvino":
-        config = {**arithmetic.options, "INFERENCE_NUM_THREADS": threads}
-        settings = {"load_config": json.dumps({"CPU": config})}
-        return settings if devices else {**settings, "device_type": "CPU"}
-    settings = {name: str(value) for name, value in arithmetic.options.items()}
-    return settings | _CUDA_MEMORY if short_name == "cuda" else settings
+#: They come with a build of ONNX Runtime and never as a plug-in.
+_ONLY_BUILT_IN = frozenset(entry for entry in TABLE.values() if not entry.plug_ins)
 
 
-def _capabilities(short_name: str, devices: tuple[Any, ...]) -> Collection[str]:
-    """What the provider's device can do; a built-in OpenVINO and an unknown card are believed to do everything."""
-    if short_name == "openvino" and devices:
-        return str(devices[0].ep_metadata.get("OPTIMIZATION_CAPABILITIES", "")).split()
-    if short_name in _FOR_CARDS:
-        try:
-            if present_device().capability < _FIRST_WITH_TF32:
-                return EVERYTHING - {"TF32"}
-        except (EngineError, MissingDependency):
-            return EVERYTHING
-    return EVERYTHING
+def _entries(names: list[str]) -> Iterator[Entry]:
+    """What may be tried, best first; providers without an entry come before the CPU's, in the order they are named."""
+    if names == ["auto"]:
+        yield from TABLE.values()
+        return
+    for entry in TABLE.values():
+        if entry.short_name == "cpu":
+            others = (entry_by_name(name) for name in names if name not in TABLE)
+            yield from (other for other in others if other is not None)
+        if entry.short_name in names:
+            yield entry
+
+
+def knows(short_name: str) -> bool:
+    """Whether a provider that is not in the table can be had on this machine under a name."""
+    return entry_by_name(short_name) is not None
 
 
 def on_a_card(short_name: str) -> bool:
     """Whether a provider computes on an NVIDIA card, where arrays may stay between runs."""
-    return short_name in _FOR_CARDS
+    return short_name in TABLE and TABLE[short_name].on_card
 
 
 def accelerated() -> bool:
     """Whether ONNX Runtime is installed with a provider for a graphics card."""
     if importlib.util.find_spec("onnxruntime") is None:
         return False
-    return any(PROVIDERS[name] in _built_in() for name in _FOR_CARDS)
+    return any(entry.name in built_in() for entry in TABLE.values() if entry.on_card)
 
 
-def _built_in() -> tuple[str, ...]:
-    import onnxruntime
-
-    return tuple(onnxruntime.get_available_providers())
-
-
-@functools.cache
-def _openvino_devices() -> tuple[Any, ...]:
-    """The CPU as the OpenVINO plug-in offers it; empty where it is not installed or refuses this CPU."""
-    if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
-        return ()
-    import onnxruntime
-    import onnxruntime_ep_openvino as plugin
-
-    if not hasattr(onnxruntime, "register_execution_provider_library"):
-        return ()
-    try:
-        onnxruntime.register_execution_provider_library(
-            _OPENVINO_LIBRARY, plugin.get_library_path()
-        )
-    except Exception:
-        return ()  # whatever the plug-in raises, the CPU provider serves instead and the statement says so
-    return tuple(
-        device
-        for device in onnxruntime.get_ep_devices()
-        if device.ep_name == PROVIDERS["openvino"] and device.ep_metadata.get("ov_device") == "CPU"
-    )[:1]
-
-
-def _how_to_get(short_name: str) -> str:
-    extra = {
-        "openvino": "intel",
-        "cpu": "cpu",
-        "cuda": "gpu",
-        "tensorrt": "gpu",
-        "tensorrt-rtx": "gpu",
-    }
-    if short_name not in extra:
-        return "it needs an onnxruntime build that has it"
-    arm = platform.machine().lower() in ("aarch64", "arm64")
-    if extra[short_name] == "gpu" and arm and sys.version_info < (3, 11):
+def how_to_get(short_name: str) -> str:
+    """What to do where a provider is missing."""
+    entry = TABLE.get(short_name)
+    if entry is None or not entry.brings:
+        return "it needs an onnxruntime build that has it, or its plug-in's package"
+    if entry.brings not in _EXTRAS:
+        return entry.brings
+    arm = _processor() == "arm64"
+    if entry.brings.startswith("gpu") and arm and sys.version_info < (3, 11):
         return (
             "the index has no onnxruntime-gpu for Python 3.10 on ARM (JetPack 6); "
             "build engines instead: sld-export --build BUNDLE --engine tensorrt"
         )
-    reason = f"pip install 'sld-edge[{extra[short_name]}]'"
-    if short_name == "openvino":
-        return f"{reason}; its plug-in accepts Intel processors only"
-    return reason
+    if entry.wheels and (sys.platform, _processor()) not in entry.wheels:
+        there = ", ".join(sorted(f"{_WORDS[system]} on {cpu}" for system, cpu in entry.wheels))
+        return f"its plug-in cannot be had for this platform, but for {there}"
+    if sys.version_info[:2] < entry.python:
+        return f"its plug-in needs Python {'.'.join(map(str, entry.python))} or newer"
+    hint = f"pip install 'sld-edge[{entry.brings}]'"
+    return f"{hint}; {entry.remark}" if entry.remark else hint
+
+
+def _processor() -> str:
+    name = platform.machine().lower()
+    return {"aarch64": "arm64", "amd64": "x86_64"}.get(name, name)
+
+
+def _device_name(device: Any) -> str:
+    hardware = device.device
+    if hardware.type.name == "CPU":
+        return ""
+    metadata = hardware.metadata
+    return str(metadata.get("Description") or f"{hardware.vendor} {hardware.type.name}".strip())

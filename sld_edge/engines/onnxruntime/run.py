@@ -27,6 +27,7 @@ from sld_edge.engines.half_range import BEYOND_HALF, fits_half
 from sld_edge.engines.info import EngineInfo, EngineNote, refusals
 from sld_edge.engines.onnxruntime.on_stream import OnStreamEngine, failed_in
 from sld_edge.engines.onnxruntime.providers import Provider, candidates, on_a_card
+from sld_edge.engines.onnxruntime.shares import RECORD, Share, share_of
 from sld_edge.engines.openvino.linked import file_with_weights_beside
 from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.kinds import KINDS
@@ -42,6 +43,7 @@ class OnnxRuntimeEngine:
         self._provider: Provider | None = None
         self._on_stream: OnStreamEngine | None = None
         self._refused: list[EngineNote] = []
+        self._share = Share()
 
     @property
     def graph(self) -> Graph:
@@ -148,6 +150,7 @@ class OnnxRuntimeEngine:
             raise EngineError(f"a session of onnxruntime on {self.provider} cannot be shared")
         other = OnnxRuntimeEngine(self._recipe)
         other._session, other._provider, other._refused = session, self._provider, self._refused
+        other._share = self._share
         return other
 
     def trim(self) -> None:
@@ -170,9 +173,10 @@ class OnnxRuntimeEngine:
             library="onnxruntime",
             version=onnxruntime.__version__,
             provider=provider.name,
+            device=provider.device,
             arithmetic=provider.arithmetic.stated,
             threads=self._threads(),
-            notes=(*self._refused, *more, *self._recipe.notes),
+            notes=(*self._refused, *more, *self._share.notes, *self._recipe.notes),
         )
 
     def _open(self) -> None:
@@ -231,12 +235,15 @@ class OnnxRuntimeEngine:
                 self.graph,
                 self._recipe.session or CudaSession(),
                 lambda more: self._session_on(onnxruntime, provider, file, more),
-                self._info_on(provider, EngineNote(kind="stream", text="on the pipeline's stream")),
+                EngineInfo(library="onnxruntime"),
             )
         except (EngineError, MissingDependency) as error:
             why = one_line(str(error))[:200]
             text = f"not on the pipeline's stream, arrays are copied at every run: {why}"
             return [EngineNote(kind="copies", text=text)]
+        # Which nodes run where is known now.
+        on_stream = EngineNote(kind="stream", text="on the pipeline's stream")
+        self._on_stream.info = self._info_on(provider, on_stream)
         self._provider = provider
         return []
 
@@ -249,21 +256,30 @@ class OnnxRuntimeEngine:
         # A pattern is one more block for all activations, from the second run on, beside those of the first:
         # twice the memory, for no time that could be measured.
         options.enable_mem_pattern = False
-        if provider.arithmetic.refused:
-            raise EngineError(provider.arithmetic.refused)
+        if why_not := provider.refused or provider.arithmetic.refused:
+            raise EngineError(why_not)
         if provider.arithmetic.narrows and not fits_half(self._recipe):
             raise EngineError(f"fp16 was allowed, {BEYOND_HALF}")
         if provider.short_name == "openvino":
             file = file_with_weights_beside(self._recipe, file)
+        if provider.short_name != "cpu":
+            options.add_session_config_entry(*RECORD)
+        # Otherwise ONNX Runtime prints why a provider fails, and tries the CPU's without a word to the caller.
+        here = {"enable_fallback": 0}
         if provider.devices:
             options.add_provider_for_devices(list(provider.devices), provider.options)
-            session = onnxruntime.InferenceSession(str(file), options)
+            session = onnxruntime.InferenceSession(str(file), options, **here)
         else:
+            settings = {**provider.options, **more}
             session = onnxruntime.InferenceSession(
-                str(file), options, providers=[(provider.name, {**provider.options, **more})]
+                str(file), options, providers=[(provider.name, settings)], **here
             )
         # A provider whose libraries do not load is dropped with a mere warning: that must not pass unseen.
         if session.get_providers()[0] != provider.name:
             del session  # the error must not keep it beyond its stream
             raise EngineError("it did not load on this machine")
+        self._share = share_of(session, provider.name, file)
+        if self._share.is_none:
+            del session
+            raise EngineError("it runs none of the graph's nodes")
         return session

@@ -55,8 +55,11 @@ class SimulatedOnnxRuntime:
     def get_available_providers(self) -> list[str]:
         return [CUDA, "CPUExecutionProvider"]
 
-    def InferenceSession(self, file: str, options: Any, *, providers: list[Any]) -> Any:
+    def InferenceSession(
+        self, file: str, options: Any, *, providers: list[Any], enable_fallback: int
+    ) -> Any:
         [(name, settings)] = providers
+        assert not enable_fallback
         if name != CUDA:
             return onnxruntime.InferenceSession(file, options, providers=providers)
         if self.refuses_forms and "-onnxruntime-" in file:

@@ -132,9 +132,9 @@ def test_a_session_is_given_the_stream_and_told_to_grow_slowly(
     given: list[dict[str, str]] = []
     real = SimulatedOnnxRuntime.InferenceSession
 
-    def seen(self: Any, file: str, options: Any, *, providers: list[Any]) -> Any:
-        given.append(providers[0][1])
-        return real(self, file, options, providers=providers)
+    def seen(self: Any, file: str, options: Any, **more: Any) -> Any:
+        given.append(more["providers"][0][1])
+        return real(self, file, options, **more)
 
     monkeypatch.setattr(SimulatedOnnxRuntime, "InferenceSession", seen)
     bundle = Bundle.open(tiny_bundle)
