@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 # An environment with the runtime alone, where the tests prove that nothing else is needed.
 LEAN := .venv-lean
 LEAN_STAMP := $(LEAN)/.installed
+# ONNX Runtime's WebGPU build is another package under the same name, so it has an environment of its own.
+WEBGPU := .venv-webgpu
+WEBGPU_STAMP := $(WEBGPU)/.installed
 # Environments of their own: these pipelines need older releases than the exporter does.
 PEERS := .venv-peers
 PEER_STAMP := $(PEERS)/.installed
@@ -24,7 +27,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint wheel docs peers bench format clean
+.PHONY: help demo test test-fast lint wheel docs peers bench arm webgpu format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,9 +97,22 @@ bench: $(PEER_STAMP) ## measure an SD 1.5-sized model beside its peers into out/
 		--fewest 3 --most 3 --seconds 3600 --json-file $(BENCH)/latency.json --csv $(BENCH)/latency.csv --html $(BENCH)/latency.html
 	$(BIN)/sld-bench startup --json-file $(BENCH)/startup.json
 
+arm: $(STAMP) ## run the base install as an emulated aarch64 and compare its picture; root, Debian and some minutes
+	bash tests/arm/run.sh $(BIN)/python out/arm
+
+webgpu: $(STAMP) $(WEBGPU_STAMP) ## make a picture on ONNX Runtime's WebGPU over a software Vulkan driver and compare it
+	@test -f out/webgpu/bundle/manifest.json || $(BIN)/sld-export $(CHECKPOINT) out/webgpu/bundle
+	$(WEBGPU)/bin/python -m tests.webgpu.check out/webgpu/bundle
+
+$(WEBGPU_STAMP): pyproject.toml
+	@test -x $(WEBGPU)/bin/python || $(PYTHON) -m venv $(WEBGPU)
+	@echo "installing sld-edge and ONNX Runtime's WebGPU build into $(WEBGPU)"
+	@$(WEBGPU)/bin/python -m pip install --quiet --disable-pip-version-check -e . 'onnxruntime-webgpu==1.27.0'
+	@touch $@
+
 format: $(STAMP) ## let ruff rewrite the files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove everything that the targets made
-	rm -rf $(VENV) $(LEAN) $(PEERS) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEAN) $(WEBGPU) $(PEERS) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
