@@ -350,6 +350,7 @@ def test_every_package_of_an_extra_is_imported_somewhere() -> None:
     imported = {
         "cuda-bindings": "cuda.bindings",
         "onnxruntime-gpu": "onnxruntime",
+        "onnxruntime-ep-nv-tensorrt-rtx-cu13": "onnxruntime_ep_nv_tensorrt_rtx",
         "tensorrt-rtx": "tensorrt_rtx",
     }
     code = " ".join(file.read_text("utf-8") for file in (ROOT / "sld_edge").rglob("*.py"))

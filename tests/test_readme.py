@@ -48,19 +48,19 @@ def test_a_named_command_has_help_with_examples_and_json(command: str) -> None:
 
 
 def extras_of(text: str) -> set[str]:
-    found = re.findall(r"(?:sld-edge|\.whl|'\.)\[([a-z0-9,]+)\]", text)
+    found = re.findall(r"(?:sld-edge|\.whl|'\.)\[([a-z0-9,-]+)\]", text)
     return {extra for names in found for extra in names.split(",")}
 
 
 def extras_named() -> set[str]:
     """Those of the README, by themselves in backquotes too."""
-    return extras_of(README) | set(re.findall(r"`\[([a-z0-9]+)\]`", README))
+    return extras_of(README) | set(re.findall(r"`\[([a-z0-9-]+)\]`", README))
 
 
 def known_extras() -> set[str]:
     section = (ROOT / "pyproject.toml").read_text("utf-8")
     section = section.split("[project.optional-dependencies]")[1].split("\n[project.")[0]
-    return set(re.findall(r"^([a-z]+) = \[", section, re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+) = \[", section, re.MULTILINE))
 
 
 def test_every_extra_that_is_named_exists() -> None:

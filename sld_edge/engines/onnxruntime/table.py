@@ -155,7 +155,7 @@ TABLE: dict[str, Entry] = {
             on_card=True,
             can=_card_can,
             brings="rtx-ort",
-            wheels=frozenset({_LINUX_X86, _WINDOWS_X86}),
+            wheels=frozenset({_LINUX_X86, _WINDOWS_X86, _WINDOWS_ARM}),
             python=(3, 11),
             remark="it needs a driver for CUDA 13",
         ),

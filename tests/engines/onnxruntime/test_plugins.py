@@ -1,4 +1,4 @@
-"""Plug-in providers over a simulated ONNX Runtime: which is taken, what is said, and every way in which one is missing."""
+"""Plug-in providers over a simulated ONNX Runtime: which is taken, what is said, and how one can be missing."""
 
 from __future__ import annotations
 
