@@ -3,7 +3,8 @@
     python -m tests.webgpu.check BUNDLE [STEPS]
 
 Needs an ONNX Runtime with WebGPU (``onnxruntime-webgpu``), a Vulkan loader (Debian: libvulkan1), and SwiftShader,
-which comes with Debian's chromium, or another driver that ``VK_ICD_FILENAMES`` names. Minutes: a test of numbers, not of speed.
+which comes with Debian's chromium, or another driver that ``VK_ICD_FILENAMES`` names. It takes
+minutes: a test of numbers, not of speed.
 """
 
 from __future__ import annotations

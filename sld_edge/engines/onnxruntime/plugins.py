@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sld_edge.engines.onnxruntime.table import Devices, Entry
@@ -42,11 +44,12 @@ def offered(entry: Entry) -> Offer:
         version = onnxruntime.__version__
         return Offer(problem=f"onnxruntime {version} takes no plug-ins; 1.24 or newer does")
     own = entry.name in onnxruntime.get_available_providers()
+    library = ""
     try:
         library = importlib.import_module(package).get_library_path()
         onnxruntime.register_execution_provider_library(f"sld_edge_{entry.short_name}", library)
     except Exception as error:  # whatever a plug-in raises, the next provider may serve
-        why = one_line(str(error))[:300]
+        why = _short(error, library)
         return Offer(
             problem=f"{package} does not load beside onnxruntime {onnxruntime.__version__}: {why}"
         )
@@ -62,6 +65,12 @@ def built_in() -> tuple[str, ...]:
     import onnxruntime
 
     return tuple(name for name in onnxruntime.get_available_providers() if name not in _brought)
+
+
+def _short(error: Exception, library: str) -> str:
+    """The error without ONNX Runtime's codes and with the library's name for its path: room for the cause."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(str(error)))
+    return (text.replace(library, Path(library).name) if library else text)[:300]
 
 
 def _listed(onnxruntime: Any, entry: Entry) -> list[Any]:

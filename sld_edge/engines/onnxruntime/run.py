@@ -33,6 +33,9 @@ from sld_edge.errors import EngineError, MissingDependency, one_line
 from sld_edge.kinds import KINDS
 from sld_edge.manifest import Graph
 
+#: Characters of an error that are shown.
+_LONGEST = 400
+
 
 class OnnxRuntimeEngine:
     """Runs one graph with ONNX Runtime on the best execution provider that accepts it."""
@@ -219,7 +222,7 @@ class OnnxRuntimeEngine:
             self._session = self._session_on(onnxruntime, provider, file, {})
         except Exception as error:
             form = "" if file == self._recipe.file else " its own form of the graph"
-            why = f"{provider.name} refused{form}: {one_line(str(error))[:200]}"
+            why = f"{provider.name} refused{form}: {one_line(str(error))[:_LONGEST]}"
             self._refused += refusals((why,))
             return False
         self._refused += no_stream

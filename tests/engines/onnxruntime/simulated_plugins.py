@@ -1,7 +1,7 @@
 """An ONNX Runtime that takes plug-ins which are not there: a CPU session computes, the module says who did.
 
-As the library does, it lists a plug-in's devices only after the library was registered, refuses a version that does not fit,
-lists the provider as present once it is registered, and records which provider got which node.
+As the library does, it lists a plug-in's devices only after the library was registered, refuses a version that does not
+fit, lists the provider as present once it is registered, and records which provider got which node.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,6 +132,14 @@ SAID: list[tuple[dict[str, Any], PlugIn, str]] = [
         webgpu(refuses='ORT runtime version "1.20.0" is below the minimum "1.24.4"'),
         "onnxruntime_ep_webgpu does not load beside onnxruntime 1.32.0: ORT runtime version",
     ),
+    (
+        {},
+        webgpu(
+            refuses="[ONNXRuntimeError] : 1 : FAIL : Failed to load library "
+            "/plug-ins/onnxruntime_ep_webgpu.so with error: libx.so.1: cannot open shared object file"
+        ),
+        r"1\.32\.0: Failed to load library onnxruntime_ep_webgpu\.so with error: libx",
+    ),
     ({"fails": "No supported\nadapters"}, webgpu(device(WEBGPU)), "No supported adapters"),
     ({"left": None}, webgpu(device(WEBGPU)), "it runs none of the graph's nodes"),
 ]
@@ -151,7 +160,7 @@ def test_what_is_wrong_is_one_line_and_the_next_named_provider_serves(
     line = opened(bundle, "onnxruntime:webgpu,cpu")
     assert "CPUExecutionProvider, fp32" in line
     assert f"{WEBGPU} refused: " in line
-    assert said in line
+    assert re.search(said, line)
 
 
 @pytest.mark.parametrize(
@@ -281,8 +290,6 @@ def test_hints_name_what_brings_a_provider(
 
 
 def test_every_extra_that_a_hint_names_exists() -> None:
-    import re
-
     project = (Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8")
     section = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
     extras = set(re.findall(r"^([a-z-]+) = \[", section, re.MULTILINE))
