@@ -7,6 +7,7 @@ fit, lists the provider as present once it is registered, and records which prov
 from __future__ import annotations
 
 import importlib.machinery
+import sys
 import types
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,8 +149,6 @@ class Session:
 
 def install(monkeypatch: pytest.MonkeyPatch, module: SimulatedOnnxRuntime) -> SimulatedOnnxRuntime:
     """Put the module and the packages of its plug-ins where imports find them."""
-    import sys
-
     monkeypatch.setitem(sys.modules, "onnxruntime", module)  # type: ignore[arg-type]  # stands in
     module.__spec__ = importlib.machinery.ModuleSpec("onnxruntime", None)  # type: ignore[attr-defined]
     for plug_in in module.plug_ins.values():

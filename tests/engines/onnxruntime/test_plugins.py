@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,10 +35,8 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     real = table.importlib.util.find_spec
 
     def found(name: str) -> Any:
-        import sys
-
-        hidden = name.startswith("onnxruntime_") and name not in sys.modules
-        return None if hidden else real(name)
+        ours = isinstance(sys.modules.get(name), PlugIn)
+        return None if name.startswith("onnxruntime_") and not ours else real(name)
 
     monkeypatch.setattr(table.importlib.util, "find_spec", found)
     monkeypatch.setattr(table, "ctypes", SimpleNamespace(CDLL=lambda name: name))
