@@ -48,7 +48,7 @@ def test_a_named_command_has_help_with_examples_and_json(command: str) -> None:
 
 
 def extras_of(text: str) -> set[str]:
-    found = re.findall(r"(?:sld-edge|\.whl|'\.)\[([a-z0-9,-]+)\]", text)
+    found = re.findall(r"(?:sld-edge|\.whl|'\.|WHEEL)\[([a-z0-9,-]+)\]", text)
     return {extra for names in found for extra in names.split(",")}
 
 

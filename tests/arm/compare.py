@@ -10,8 +10,9 @@ import numpy as np
 
 #: Smallest likeness of two pictures, in dB.
 LEAST_PSNR = 50.0
-#: Largest difference of two Gaussian numbers: NumPy's float32 logarithm differs between processors.
-LARGEST_NOISE = 1e-6
+#: Largest difference of two Gaussian numbers. Torch's CPU stream is computed without functions of the processor's
+#: own; the one of its CUDA generator takes NumPy's float32 logarithm, which differs between processors.
+LARGEST_NOISE = {"noise cpu": 0.0, "noise cuda": 1e-6}
 
 
 def main(one: Path, two: Path) -> list[str]:
@@ -23,16 +24,18 @@ def main(one: Path, two: Path) -> list[str]:
         if (mine[name] != other[name]).any()
     ]
     print("random words: " + ("differ" if bad else "equal"))
-    for name in ("noise cpu", "noise cuda"):
+    for name, allowed in LARGEST_NOISE.items():
         largest = float(np.abs(mine[name] - other[name]).max())
         share = float((mine[name] != other[name]).mean())
         print(f"{name}: {share:.1%} of the numbers differ, by at most {largest:.1e}")
-        bad += [name] if not largest <= LARGEST_NOISE else []
+        bad += [name] if not largest <= allowed else []
     difference = np.abs(mine["picture"].astype(float) - other["picture"])
     psnr = float("inf") if not difference.any() else 10 * np.log10(255**2 / (difference**2).mean())
     print(f"picture: {psnr:.1f} dB, largest difference {int(difference.max())} of 255")
     bad += ["picture"] if not psnr >= LEAST_PSNR else []
     records = [json.loads((folder / "record.json").read_text()) for folder in (one, two)]
+    for record in records:  # whether files were hashed again depends on the machine's cache
+        record["bundle"].pop("checked", None)
     for key in sorted(records[0].keys() | records[1].keys()):
         if key != "engine" and records[0].get(key) != records[1].get(key):
             bad.append(f"record: {key}")
