@@ -101,7 +101,8 @@ arm: $(STAMP) ## run the base install as an emulated aarch64 and compare its pic
 	bash tests/arm/run.sh $(BIN)/python out/arm
 
 webgpu: $(STAMP) $(WEBGPU_STAMP) ## make a picture on ONNX Runtime's WebGPU over a software Vulkan driver and compare it
-	@test -f out/webgpu/bundle/manifest.json || $(BIN)/sld-export $(CHECKPOINT) out/webgpu/bundle
+	@test -f out/webgpu/tiny/model_index.json || $(BIN)/sld-bench make-checkpoint out/webgpu/tiny
+	@test -f out/webgpu/bundle/manifest.json || $(BIN)/sld-export out/webgpu/tiny out/webgpu/bundle
 	$(WEBGPU)/bin/python -m tests.webgpu.check out/webgpu/bundle
 
 $(WEBGPU_STAMP): pyproject.toml
