@@ -105,10 +105,10 @@ webgpu: $(STAMP) $(WEBGPU_STAMP) ## make a picture on ONNX Runtime's WebGPU over
 	@test -f out/webgpu/bundle/manifest.json || $(BIN)/sld-export out/webgpu/tiny out/webgpu/bundle
 	$(WEBGPU)/bin/python -m tests.webgpu.check out/webgpu/bundle
 
-$(WEBGPU_STAMP): pyproject.toml
+$(WEBGPU_STAMP): pyproject.toml constraints.txt
 	@test -x $(WEBGPU)/bin/python || $(PYTHON) -m venv $(WEBGPU)
 	@echo "installing sld-edge and ONNX Runtime's WebGPU build into $(WEBGPU)"
-	@$(WEBGPU)/bin/python -m pip install --quiet --disable-pip-version-check -e . 'onnxruntime-webgpu==1.27.0'
+	@$(WEBGPU)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . 'onnxruntime-webgpu==1.27.0'
 	@touch $@
 
 format: $(STAMP) ## let ruff rewrite the files
