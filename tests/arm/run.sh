@@ -8,7 +8,8 @@
 # of Debian and Python the first time. Nothing stays mounted or registered afterwards.
 # Settings by variable: SUITES (Debian releases: "bookworm trixie", Python 3.11 and 3.13), STEPS (4), CPU (cortex-a76, for Orin; max for Thor).
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd) python=$1
+here=$(cd "$(dirname "$0")" && pwd)
+python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1") # not what the link in an environment points to
 mkdir -p "${2:-out/arm}" && work=$(realpath "${2:-out/arm}") project=$(realpath "$here/../..")
 steps=${STEPS:-4} cpu=${CPU:-cortex-a76} suites=${SUITES:-bookworm trixie}
 began=$SECONDS
