@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -10,11 +11,11 @@ from typing import Any, get_args
 import pytest
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines import precision
 from sld_edge.engines.base import COMPUTE_PRECISIONS, ComputePrecision, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime import providers
 from sld_edge.engines.precision import EVERYTHING, LibraryProvider, arithmetic_at
+from sld_edge.errors import EngineError
 from sld_edge.manifest import Precision
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -38,7 +39,7 @@ def rows() -> list[Row]:
 
 @pytest.fixture(autouse=True)
 def _machine_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
 
 
@@ -112,7 +113,7 @@ def test_8_bits_take_the_rest_as_low_as_they_may() -> None:
 
 
 def test_arm_says_that_its_kernels_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert arithmetic_at("onnxruntime:cpu", "fp16", "fp32").stated.startswith("fp16 where")
     assert arithmetic_at("onnxruntime:cpu", "fp32", "fp32").stated == "fp32"
 
@@ -136,5 +137,5 @@ def test_sessions_are_given_the_options_of_the_bundles_precision(
 
     bundle = Bundle.open(tiny_bundle)
     engine: Any = load(bundle, bundle.graph("text"), EngineOptions(provider="tensorrt"))
-    with pytest.raises(providers.EngineError, match="it computes fp32 graphs in tf32"):
+    with pytest.raises(EngineError, match="it computes fp32 graphs in tf32"):
         engine.__enter__()
