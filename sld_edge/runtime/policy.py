@@ -8,28 +8,22 @@ import numpy as np
 
 from sld_edge.errors import PolicyError
 from sld_edge.manifest import HarmWords, Policy, Safety
+from sld_edge.runtime.methods import METHODS, PUBLISHED
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig
-from sld_edge.runtime.steering import Steering, is_few_step
+from sld_edge.runtime.schedulers.families import FAMILIES
+from sld_edge.runtime.schedulers.names import family_of
+from sld_edge.runtime.steering import Steering
 
 _OFF: Final = "off"
 #: Guidance scales at which the floor was measured to hold (docs/safety.md); others are refused under a policy.
 GUIDANCE_SCALES: Final = (3.0, 10.0)
-#: Fewest steps for which the floor was measured; few-step schedulers were measured for fewer.
-FEWEST_STEPS: Final = 8
-FEWEST_OF_FEW_STEP: Final = 4
-#: Fewest steps of solvers and curves of sigmas, by what their names hold; from there on benign pictures of the tiny
-#: world come out right (docs/safety.md): in broken ones anything may be seen, with and without safety.
-_FEWEST_OF: Final = {
-    "_karras": 14,
-    "_exponential": 14,
-    "_lu": 14,
-    "kdpm2": 14,
-    "pndm": 20,
-    "_beta": 30,
-    "kdpm2_ancestral": 30,
-}
-#: The adaptive method leaves less than these presets, in every row of docs/safety.md.
-_BELOW_ADAPTIVE: Final = ("weak", "medium", "strong")
+#: Fewest steps for which the floor was measured with any scheduler; few-step schedulers were measured for fewer.
+FEWEST_STEPS: Final = min(f.fewest_steps for f in FAMILIES.values() if not f.few_step)
+FEWEST_OF_FEW_STEP: Final = min(f.fewest_steps for f in FAMILIES.values() if f.few_step)
+#: Fewest steps with a curve of sigmas, by the suffix of its name; those of the solvers are :attr:`Family.fewest_steps`.
+#: From there on benign pictures of the tiny world come out right (docs/safety.md): in broken ones anything may be seen,
+#: with and without safety.
+_FEWEST_OF_CURVE: Final = {"karras": 14, "exponential": 14, "lu": 14, "beta": 30}
 _ROUNDING: Final = 1e-9
 
 HarmfulWords = Literal["remove", "refuse", "allow", "concepts"]
@@ -94,18 +88,18 @@ def check_policy(
             value=guidance_scale,
             hint=f"use {low:g} to {high:g}",
         )
-    if guard.method == "adaptive":
-        if not isinstance(bundle.words, HarmWords) and any(
-            text.strip() for text in negative_prompts
-        ):
+    method = METHODS[guard.method]
+    tells_words = isinstance(bundle.words, HarmWords)
+    if method.by_harm and not tells_words and any(text.strip() for text in negative_prompts):
+        raise PolicyError(
+            "this bundle's text encoder does not tell harms from other words, and a negative prompt that names a "
+            f"harm turns {guard.method} guidance round",
+            hint=f"leave negative_prompt out, or use method={PUBLISHED!r}",
+        )
+    if method.reaches is not None:
+        if minimum not in method.reaches:
             raise PolicyError(
-                "this bundle's text encoder does not tell harms from other words, and a negative prompt that names a "
-                "harm turns adaptive guidance round",
-                hint="leave negative_prompt out, or use method='sld'",
-            )
-        if minimum not in _BELOW_ADAPTIVE:
-            raise PolicyError(
-                f"this bundle's policy asks for at least {minimum!r}, which the adaptive method does not reach",
+                f"this bundle's policy asks for at least {minimum!r}, which the {guard.method} method does not reach",
                 hint=hint,
             )
         return
@@ -123,23 +117,22 @@ def harmful_words(bundle: Safety, guard: Guard) -> HarmfulWords:
     policy = bundle.policy
     if isinstance(policy.harmful_words, str):
         return policy.harmful_words
-    if guard.method == "adaptive" or has_floor(policy):
+    if METHODS[guard.method].by_harm or has_floor(policy):
         return "remove"
     return "allow" if guard.config is None or guard.method_given else "concepts"
 
 
 def _own_concepts(bundle: Safety, guard: Guard) -> tuple[tuple[str, ...], ...]:
     own: tuple[tuple[str, ...], ...] = ((bundle.concept,),)
-    if guard.method == "adaptive" and isinstance(bundle.harms, tuple):
+    if METHODS[guard.method].by_harm and isinstance(bundle.harms, tuple):
         own += (tuple(harm.text for harm in bundle.harms),)
     return own
 
 
 def fewest_steps(scheduler: str) -> int:
     """Fewest steps that a policy takes of a scheduler, by its canonical name."""
-    if is_few_step(scheduler):
-        return FEWEST_OF_FEW_STEP
-    return max([FEWEST_STEPS, *(least for part, least in _FEWEST_OF.items() if part in scheduler)])
+    curve = scheduler.rsplit("_", 1)[-1]
+    return max(family_of(scheduler).fewest_steps, _FEWEST_OF_CURVE.get(curve, 0))
 
 
 def _check_schedule(scheduler: str, own_levels: bool, steps: int) -> None:
