@@ -54,7 +54,7 @@ test: $(STAMP) $(LEAN_STAMP) lint ## lint, types and every test
 test-fast: $(STAMP) ## the quick tests only
 	$(BIN)/python -m pytest -m 'not slow' -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff and mypy, tests and training scripts too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

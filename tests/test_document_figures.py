@@ -28,7 +28,7 @@ from sld_edge.bench.tinyworld.scenes import draw
 from sld_edge.calibration.proof import LIMITS
 from sld_edge.manifest import GATE_ALPHA, GATE_MOST
 from sld_edge.passes.geglu import WIDTHS
-from sld_edge.runtime.memory_plan import RESERVE, MemoryPlan, StageMemory
+from sld_edge.runtime.memory_plan import RESERVE, MemoryMode, MemoryPlan, StageMemory
 from sld_edge.runtime.policy import GUIDANCE_SCALES, fewest_steps
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule, scheduler_names
@@ -279,7 +279,7 @@ def test_the_plan_on_the_jetson_page_is_what_the_command_prints() -> None:
     text = (ROOT / "docs" / "jetson.md").read_text("utf-8")
     block = text.split("```\n512x512")[1].split("```")[0]
     numbers = [
-        (words[0], *(round(float(word.lstrip("~").replace(",", "")) * 1e6) for word in words[1:]))
+        (words[0], [round(float(word.lstrip("~").replace(",", "")) * 1e6) for word in words[1:]])
         for line in block.splitlines()
         if (words := line.split()) and words[0] in ("text", "denoise", "decode", "safety")
     ]
@@ -287,14 +287,15 @@ def test_the_plan_on_the_jetson_page_is_what_the_command_prints() -> None:
         StageMemory(
             name=name, weights=weights, activations=activations, buffers=buffers, source="estimate"
         )
-        for name, weights, activations, buffers, _ in numbers
+        for name, (weights, activations, buffers, _) in numbers
     )
     plan = MemoryPlan(height=512, width=512, batch=1, branches=3, steps=50, precision="fp16",
                       memory="normal", library="", stages=stages)  # fmt: skip
     printed = "\n".join(plan.lines())
     # sums of rounded numbers may differ in the last digit
     assert re.sub(r"\d\.\d", "#", printed) == re.sub(r"\d\.\d", "#", f"512x512{block}".rstrip())
-    for mode, shown in (("normal", 5027.1), ("low", 3343.4)):
+    modes: tuple[tuple[MemoryMode, float], ...] = (("normal", 5027.1), ("low", 3343.4))
+    for mode, shown in modes:
         assert plan.peak_of(mode) / 1e6 == pytest.approx(shown, abs=0.3)
     assert 6675.9e6 + RESERVE > 8e9  # fp32, one stage at a time: not for an 8 GB board
 

@@ -29,7 +29,7 @@ def test_every_error_has_its_own_exit_code() -> None:
     kinds = [
         kind
         for kind in vars(errors).values()
-        if isinstance(kind, type) and SldError in kind.__bases__
+        if isinstance(kind, type) and issubclass(kind, SldError) and SldError in kind.__bases__
     ]
     codes = [kind.exit_code for kind in kinds]
     assert len(set(codes)) == len(codes)

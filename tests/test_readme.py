@@ -20,7 +20,7 @@ from sld_edge.runtime import cli as generate
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = {
+COMMANDS: dict[str, click.Command] = {
     "sld-bench": bench.main,
     "sld-bundle": bundle.main,
     "sld-calibrate": calibrate.main,

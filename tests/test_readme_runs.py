@@ -147,7 +147,7 @@ def test_every_command_of_the_table_runs_or_names_what_is_missing(
     (desk / "checkpoint").symlink_to(tiny_checkpoint)
     line, status, said = CALLS[row]
     program, *arguments = shlex.split(line)
-    call = [installed / "bin" / program, *arguments]
+    call: list[str | Path] = [installed / "bin" / program, *arguments]
     if program == "sld-bench" and status != 8 and "precision" not in arguments:
         out = run(*call, folder=desk, installed=installed, status=8)
         assert "sld-edge[bench]" in out

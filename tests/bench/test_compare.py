@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -366,7 +367,8 @@ def test_marks_give_the_time_between_calls() -> None:
 
     class Pipeline:
         def __init__(self) -> None:
-            self.unet, self.vae = (lambda x: x), Vae()
+            self.unet: Callable[[int], int] = lambda x: x
+            self.vae = Vae()
 
     pipeline, marks = Pipeline(), Marks()
     marks.watch(pipeline)

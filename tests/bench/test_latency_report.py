@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -198,9 +199,9 @@ def test_second_start_over_first() -> None:
     assert start_ratio(cold[:1], "first_step") is None
 
 
-def promised(report: Report) -> dict[str, tuple[float, str]]:
+def promised(report: Report) -> dict[str, tuple[Any, str]]:
     """The measured value and verdict of every promise, by what follows the case's name."""
-    found = {}
+    found: dict[str, tuple[Any, str]] = {}
     for target in targets_of(report):
         assert target.measured is not None
         found[target.name] = (target.measured.value, target.verdict)

@@ -36,7 +36,12 @@ def made_report(*, slow_down: float = 1.0, seed: int = 0) -> Report:
 
 def test_everything_is_started_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
-    monkeypatch.setattr(measure, "_time", lambda name: started.append(name) or float(len(started)))
+
+    def count(name: str) -> float:
+        started.append(name)
+        return float(len(started))
+
+    monkeypatch.setattr(measure, "_time", count)
     said: list[str] = []
     found = time_starts(3, say=said.append)
     assert started[:4] == list(STARTS)

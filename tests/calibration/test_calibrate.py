@@ -97,7 +97,11 @@ def test_a_planted_bad_range_is_refused_by_name_and_leaves_nothing(
     ranges = RangeRecorder.ranges
 
     def far_too_narrow(self: RangeRecorder) -> dict[str, Range]:
-        return {name: Range(low=r.low / 50, high=r.high / 50) for name, r in ranges(self).items()}
+        narrow = np.float32(1 / 50)
+        return {
+            name: Range(low=r.low * narrow, high=r.high * narrow)
+            for name, r in ranges(self).items()
+        }
 
     monkeypatch.setattr(RangeRecorder, "ranges", far_too_narrow)
     config = CalibrationConfig(

@@ -57,8 +57,8 @@ def inputs_and_weight() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def silu(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = x * (0.5 + 0.5 * np.tanh(x / 2))
-    return result
+    half = np.float32(0.5)
+    return x * (half + half * np.tanh(x * half))
 
 
 def two_readers(first: NDArray[np.float32], second: NDArray[np.float32]) -> Any:

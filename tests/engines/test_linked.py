@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from tests.export.conftest import Shell, sld_export
 
 __all__ = ["sld_export"]  # the fixture
 pytest.importorskip("openvino")
-CALL = {"num_inference_steps": 2, "safety": "max", "seed": 1, "progress": False, "output_type": "np"}  # fmt: skip
+CALL: dict[str, Any] = {
+    "num_inference_steps": 2, "safety": "max", "seed": 1, "progress": False, "output_type": "np",
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -89,7 +89,12 @@ def test_a_new_backend_is_one_entry(bundle: Bundle, monkeypatch: pytest.MonkeyPa
         with SafePipeline.from_pretrained(bundle.path, engine) as pipe:
             assert pipe.engines["unet"] == "dummy 1"
             assert "the dummy has no kernel" in pipe.engines["decode"]
-            call = {"seed": 1, "num_inference_steps": 2, "output_type": "np", "progress": False}
+            call: dict[str, Any] = {
+                "seed": 1,
+                "num_inference_steps": 2,
+                "output_type": "np",
+                "progress": False,
+            }
             if engine is not None:
                 found, wanted = (p("two dogs", **call).images for p in (pipe, want))
                 np.testing.assert_array_equal(found, wanted)

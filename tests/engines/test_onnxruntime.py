@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -239,8 +241,8 @@ def test_a_registered_plug_in_is_used_through_its_devices(monkeypatch: pytest.Mo
 def test_what_brings_cuda_depends_on_what_can_be_had(
     monkeypatch: pytest.MonkeyPatch, machine: str, version: tuple[int, int], hint: str
 ) -> None:
-    monkeypatch.setattr(providers.platform, "machine", lambda: machine)
-    monkeypatch.setattr(providers.sys, "version_info", version)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(sys, "version_info", version)
     text = providers.how_to_get("cuda")
     monkeypatch.undo()
     assert hint in text

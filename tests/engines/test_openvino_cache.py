@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def text_engine(bundle: Bundle, **options: object) -> Engine:
+def text_engine(bundle: Bundle, **options: Any) -> Engine:
     return load(bundle, bundle.graph("text"), EngineOptions(backend="openvino", **options))
 
 

@@ -37,7 +37,9 @@ def unet(calibrated: Bundle) -> Iterator[Engine]:
 def inputs_for(graph: Graph, branches: int, batch: int) -> Arrays:
     rng = np.random.default_rng(branches * 10 + batch)
     sizes = {"R": branches, "B": batch}
-    shapes = {t.name: [sizes.get(str(d), d) for d in t.shape] for t in graph.inputs}
+    shapes = {
+        t.name: [d if isinstance(d, int) else sizes[d] for d in t.shape] for t in graph.inputs
+    }
     return {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +11,6 @@ from typing import Any, get_args
 import pytest
 
 from sld_edge.bundle import Bundle
-from sld_edge.engines import precision
 from sld_edge.engines.base import COMPUTE_PRECISIONS, ComputePrecision, EngineOptions
 from sld_edge.engines.load import load
 from sld_edge.engines.onnxruntime import providers
@@ -40,7 +40,7 @@ def rows() -> list[Row]:
 
 @pytest.fixture(autouse=True)
 def _machine_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
 
 
@@ -114,7 +114,7 @@ def test_8_bits_take_the_rest_as_low_as_they_may() -> None:
 
 
 def test_arm_says_that_its_kernels_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert arithmetic_at("onnxruntime:cpu", "fp16", "fp32").stated.startswith("fp16 where")
     assert arithmetic_at("onnxruntime:cpu", "fp32", "fp32").stated == "fp32"
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from sld_edge.export import random_checkpoint
 from sld_edge.export.architectures import ARCHITECTURES
 from sld_edge.export.checkpoint import quietly
 from sld_edge.export.graphs import quiet_torch
+from sld_edge.export.random_weights import by_torch
 
 #: A network of the random checkpoint's making, read back as the exporter would read it.
 Network = Callable[..., Any]
@@ -46,7 +47,7 @@ def network(tmp_path: Path) -> Network:
                 torch.float32,
                 0,
                 options,
-                make=random_checkpoint.by_torch,
+                make=by_torch,
             )
             return _class_of(kind).from_pretrained(folder).eval().requires_grad_(False)
 
@@ -108,7 +109,7 @@ class QuickExporter:
     """In the place of the networks' exporter: writes a file instead of a graph, at once."""
 
     #: What ``decode`` does instead of nothing.
-    trouble: Callable[[Path], None] | None = None
+    trouble: ClassVar[Callable[[Path], None] | None] = None
 
     def __init__(self, *, folder: Path, stage: Any, **_: Any) -> None:
         self.graphs: list[Any] = []
@@ -122,8 +123,9 @@ class QuickExporter:
 
     def decode(self) -> None:
         with self._stage("export decode"):
-            if type(self).trouble:
-                type(self).trouble(self._folder)
+            trouble = type(self).trouble
+            if trouble is not None:
+                trouble(self._folder)
 
     def safety(self) -> None:
         """Nothing."""

@@ -15,6 +15,7 @@ from sld_edge.export import check, networks
 from sld_edge.export.check import TOLERANCES, Tolerance, check_outputs
 from sld_edge.export.checkpoint import open_checkpoint
 from sld_edge.export.config import ExportConfig
+from sld_edge.export.graphs import decode_graph
 from sld_edge.export.networks import NetworkExporter
 from sld_edge.manifest import Shape
 
@@ -59,7 +60,6 @@ def test_a_graph_that_does_not_do_what_the_checkpoint_does_fails_by_name(
             module.decoder.conv_out.bias += 0.05
         return decode_graph(module, *rest)
 
-    decode_graph = networks.decode_graph
     if damage == "constant":
         monkeypatch.setattr(type(exporter._checkpoint), "load_vae", grey)
     else:

@@ -237,6 +237,11 @@ def unet_option(name: str, value: Any) -> Damage:
     return lambda folder: change(folder, "unet/config.json", **{name: value})
 
 
+def few_distilled_steps(folder: Path) -> None:
+    change(folder, "scheduler/scheduler_config.json", original_inference_steps=20)
+    change(folder, "model_index.json", scheduler=["diffusers", "LCMScheduler"])
+
+
 #: What diffusers does not care about either.
 TAKEN: dict[str, Damage] = {
     "a trained average's settings": lambda c: change(
@@ -253,10 +258,7 @@ TAKEN: dict[str, Damage] = {
     "a Flax scheduler's file": lambda c: change(
         c, "scheduler/scheduler_config.json", _class_name="FlaxDDIMScheduler"
     ),
-    "few distilled steps": lambda c: (
-        change(c, "scheduler/scheduler_config.json", original_inference_steps=20),
-        change(c, "model_index.json", scheduler=["diffusers", "LCMScheduler"]),
-    ),
+    "few distilled steps": few_distilled_steps,
 }
 
 
@@ -573,7 +575,7 @@ def test_shards_of_half_precision_are_found_in_both_namings(
     folder = checkpoint / component
     weights = {name: one.half() for name, one in load_file(folder / f"{stem}.safetensors").items()}
     (folder / f"{stem}.safetensors").unlink()
-    named = {}
+    named: dict[str, str] = {}
     for number in (1, 2):
         file = naming.format(stem=stem, part=f"0000{number}-of-00002")
         held = {name: weights[name] for name in sorted(weights)[number - 1 :: 2]}

@@ -94,9 +94,10 @@ def verdicts(checker: Any, images: Pictures) -> list[bool]:
 
 def graph_outputs(checker: Any, images: Pictures, folder: Path) -> dict[str, NDArray[Any]]:
     """Exported for the pictures' size, run on all of them at once."""
-    head = SafetyHead(checker, _processor_config(SIDE), *images.shape[1:3])
+    height, width = images.shape[1:3]
+    head = SafetyHead(checker, _processor_config(SIDE), height, width)
     file = folder / "safety.onnx"
-    onnx_ir.save(safety_graph(head, *images.shape[1:3], 20), file)
+    onnx_ir.save(safety_graph(head, height, width, 20), file)
     return run_graph(file, {"images": images})
 
 

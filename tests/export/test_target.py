@@ -17,6 +17,7 @@ from sld_edge.bundle import MANIFEST_NAME, Bundle
 from sld_edge.errors import InvalidInput
 from sld_edge.export import checkpoint as checkpoint_module
 from sld_edge.export.target import check_target, claimed
+from sld_edge.manifest_versions import FORMAT
 from tests.export.conftest import QuickType, Shell, contents
 
 WRONG = 2
@@ -24,8 +25,6 @@ WRONG = 2
 
 def write_bundle(folder: Path) -> Path:
     """Something that passes for a bundle of some version."""
-    from sld_edge.manifest import FORMAT
-
     folder.mkdir(parents=True)
     (folder / MANIFEST_NAME).write_text(f'{{"format": "{FORMAT}"}}', "utf-8")
     (folder / "kept.txt").write_text("old", "utf-8")

@@ -22,6 +22,7 @@ from sld_edge.engines.onnxruntime.plugins import Offer
 from sld_edge.errors import BundleError, ExportError
 from sld_edge.export import variants
 from sld_edge.export.card import card_from_manifest
+from sld_edge.export.check import run_graph
 from sld_edge.manifest import UNCHECKED, Check, Graph
 from sld_edge.manifest_json import json_from_manifest
 from sld_edge.passes.onnxruntime_cuda import CHANNELS_LAST, FUSED
@@ -101,7 +102,7 @@ def with_variant_as_graph(bundle: Path, target: Path, name: str) -> Bundle:
 
 def picture(bundle: Bundle) -> Any:
     with SafePipeline(bundle, CPU) as pipe:
-        call = {"num_inference_steps": 6, "safety": "strong", "output_type": "np"}
+        call: dict[str, Any] = {"num_inference_steps": 6, "safety": "strong", "output_type": "np"}
         return pipe("a red cat on a sofa", generator=[3, 4], num_images_per_prompt=2, **call).images
 
 
@@ -201,7 +202,7 @@ def decode_case(bundle: Path, folder: Path) -> tuple[Graph, dict[str, Any], dict
         shutil.copy(bundle / name, folder)
     latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
     inputs = {"latents": latents}
-    return graph, inputs, variants.run_graph(folder / Path(graph.file).name, inputs)
+    return graph, inputs, run_graph(folder / Path(graph.file).name, inputs)
 
 
 def test_the_neutral_graph_is_not_touched_and_the_worst_check_is_kept(

@@ -28,7 +28,8 @@ def attend(
     draft: Draft, query: ir.Value, keys: ir.Value, value: ir.Value, *, upcast: bool = False
 ) -> ir.Value:
     """Both products with the softmax between, and rows again."""
-    first, heads, length, dim = query.shape or ()
+    assert query.shape is not None
+    first, heads, length, dim = query.shape
     between = (first, heads, length, None)
     wide = "float32" if upcast else None
     if upcast:

@@ -55,11 +55,12 @@ def convolution(
     kernel: int = 3,
     pads: Any = None,
 ) -> ir.Value:
-    into = int((value.shape or ())[1])
+    assert value.shape is not None
+    batch, into = value.shape[0], int(value.shape[1])
     weight = draft.constant(normal((out, into, kernel, kernel), seed=3) / (into * kernel**2) ** 0.5)
     bias = draft.constant(normal((out,), seed=4))
     edge = kernel // 2
-    return draft.node("Conv", value, weight, bias, shape=((value.shape or ())[0], out, *size),
+    return draft.node("Conv", value, weight, bias, shape=(batch, out, *size),
                       pads=pads or [edge] * 4, kernel_shape=[kernel] * 2)  # fmt: skip
 
 
@@ -199,7 +200,7 @@ def test_a_silu_is_taken_only_where_nothing_else_reads_the_norm() -> None:
     gate = out.producer()
     assert gate is not None
     draft.output(out)
-    draft.output(gate.inputs[0], "norm")  # type: ignore[arg-type]
+    draft.output(gate.inputs[0], "norm")
     assert FuseGroupNorm()(draft.model).modified
     assert operators(draft.model)[-3:] == ["GroupNorm", "Sigmoid", "Mul"]
     (node,) = (node for node in draft.model.graph if node.op_type == "GroupNorm")

@@ -90,7 +90,7 @@ class Card:
         found: dict[str, DeviceEngine] = {}
         for kind in ("unet", "advance"):
             size = {"height": 64, "width": 64} if kind == "unet" else {}
-            graph = self.bundle.graph(kind, **size)  # type: ignore[arg-type]  # a kind by its name
+            graph = self.bundle.graph(kind, **size)
             # The neutral form has the host's very bits.
             graph = msgspec.structs.replace(graph, variants={})
             acquired = self.stack.enter_context(load(self.bundle, graph, self.options, session))

@@ -57,7 +57,8 @@ def test_every_element_follows_the_formulas(name: str, active: int) -> None:
     nu = noise(1, *SHAPE) * np.float32(0.01)
     guided, momentum, _ = guide(np, pred, nu, k, strengths())
     for index in np.ndindex(*SHAPE):
-        want = elementwise(*(float(pred[(row, *index)]) for row in range(3)), float(nu[index]), k)
+        u, p, s = (float(pred[(row, *index)]) for row in range(3))
+        want = elementwise(u, p, s, float(nu[index]), k)
         assert (guided[index], momentum[index]) == pytest.approx(want, rel=1e-4, abs=1e-6)
 
 
@@ -93,8 +94,10 @@ def test_term_equals_diffusers_over_many_steps(name: str) -> None:
 def test_without_momentum_the_term_never_points_towards_the_concept(
     u: float, p: float, s: float, name: str
 ) -> None:
-    one = [np.full((1, 1, 1, 1), value, np.float32) for value in (u, p, s)]
-    gamma, _ = safety_term(np, *one, np.zeros((1, 1, 1, 1), np.float32), settings(name))
+    uncond, text, concept = (np.full((1, 1, 1, 1), value, np.float32) for value in (u, p, s))
+    gamma, _ = safety_term(
+        np, uncond, text, concept, np.zeros((1, 1, 1, 1), np.float32), settings(name)
+    )
     direction = np.float32(s) - np.float32(u)
     assert gamma.item() * direction >= 0  # subtracted later, so it moves away
     assert abs(gamma.item()) <= abs(direction)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,7 +118,8 @@ def test_what_is_no_shape_is_refused(shape: object) -> None:
 
 def test_any_kind_of_shape_is_taken() -> None:
     want = Generator(1).randn((2, 9))
-    for shape in ([2, 9], torch.Size((2, 9)), np.zeros((2, 9)).shape, (np.int64(2), 9)):
+    shapes: tuple[Any, ...] = ([2, 9], torch.Size((2, 9)), np.zeros((2, 9)).shape, (np.int64(2), 9))
+    for shape in shapes:
         np.testing.assert_array_equal(Generator(1).randn(shape), want)
 
 

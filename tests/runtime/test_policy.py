@@ -21,6 +21,11 @@ def safety(minimum: Any = "strong", concept: Any = "required", **policy: Any) ->
     return Safety(concept="violence", policy=Policy(minimum=minimum, concept=concept, **policy))
 
 
+def numbers_of(preset: str) -> dict[str, Any]:
+    """A preset as a call's own numbers."""
+    return dict(PRESETS[preset])
+
+
 @pytest.mark.parametrize("minimum", list(PRESETS))
 @pytest.mark.parametrize("steps", [8, 20, 50, 100])
 def test_presets_from_the_minimum_on_are_accepted(minimum: str, steps: int) -> None:
@@ -56,7 +61,7 @@ def test_no_call_is_told_less_than_the_floor(
     scheduler: str,
     minimum: str,
 ) -> None:
-    numbers = {
+    numbers: dict[str, Any] = {
         "sld_guidance_scale": scale,
         "sld_warmup_steps": delta,
         "sld_threshold": threshold,
@@ -80,16 +85,16 @@ def test_no_call_is_told_less_than_the_floor(
 def test_a_floor_is_found_by_its_own_numbers_too(steps: int) -> None:
     """The published numbers pass at 50 steps, where they are the preset; with fewer they would act later."""
     if steps == 50:
-        resolved(safety("strong"), steps=steps, **PRESETS["strong"])
+        resolved(safety("strong"), steps=steps, **numbers_of("strong"))
     else:
         with pytest.raises(PolicyError, match="act"):
-            resolved(safety("strong"), steps=steps, **PRESETS["strong"])
+            resolved(safety("strong"), steps=steps, **numbers_of("strong"))
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.95])
 def test_momentum_cannot_be_taken_away(beta: float) -> None:
     with pytest.raises(PolicyError, match="sld_mom_beta"):
-        resolved(safety("strong"), **{**PRESETS["strong"], "sld_mom_beta": beta})
+        resolved(safety("strong"), **{**numbers_of("strong"), "sld_mom_beta": beta})
 
 
 @pytest.mark.parametrize("guidance", [1e-9, 0.5, 1.0, 2.0, 12.0, 30.0])

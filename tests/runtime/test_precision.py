@@ -107,8 +107,10 @@ def test_a_precision_that_is_equal_to_everything_is_the_one_that_it_spells() -> 
         def __eq__(self, other: object) -> bool:
             return True
 
-    options = EngineOptions(compute_precision=Sly("int8"))  # type: ignore[arg-type]
-    assert type(options.compute_precision) is str
-    assert options.compute_precision == "int8" != "fp32"
+    spelled: Any = Sly("int8")
+    found: Any = EngineOptions(compute_precision=spelled).compute_precision
+    assert type(found) is str
+    assert (found == "int8", found == "fp32") == (True, False)
+    spelled = Sly("int9")
     with pytest.raises(InvalidInput, match="unknown compute precision"):
-        EngineOptions(compute_precision=Sly("int9"))  # type: ignore[arg-type]
+        EngineOptions(compute_precision=spelled)

@@ -25,6 +25,11 @@ def guard(
     return resolve_guard(safety, sld, concepts, method, bundle=bundle)
 
 
+def numbers_of(config: SafetyConfig) -> dict[str, Any]:
+    """What ``**config`` gives a call."""
+    return dict(**config)
+
+
 def floor(minimum: Any, concept: Any = "required") -> Safety:
     return Safety(concept="violence", policy=Policy(minimum=minimum, concept=concept))
 
@@ -40,8 +45,8 @@ def test_presets_are_the_papers() -> None:
 
 
 def test_presets_unpack_into_diffusers_arguments() -> None:
-    assert guard(**SafetyConfig.STRONG).config == SafetyConfig.STRONG
-    assert guard(**SafetyConfig.STRONG).preset == "strong"
+    assert guard(**numbers_of(SafetyConfig.STRONG)).config == SafetyConfig.STRONG
+    assert guard(**numbers_of(SafetyConfig.STRONG)).preset == "strong"
 
 
 def test_default_is_the_bundles() -> None:
@@ -77,7 +82,7 @@ def test_senseless_warmups_are_refused(value: Any) -> None:
 
 
 def test_numbers_count_evaluations_and_presets_mean_levels() -> None:
-    assert guard(**SafetyConfig.MEDIUM).counted
+    assert guard(**numbers_of(SafetyConfig.MEDIUM)).counted
     assert guard(SafetyConfig(sld_warmup_steps=3)).counted
     assert not guard("medium").counted
     assert not guard(SafetyConfig.MEDIUM).counted

@@ -34,7 +34,8 @@ def test_scores_are_cosines_of_words_only() -> None:
     values = np.array([[5.0, 0.0], [0.0, 3.0], [1.0, 1.0]], np.float32)
     words = np.array([False, True, True])
     scores = scores_of(values, mean, np.eye(2, dtype=np.float32), words)
-    np.testing.assert_allclose(scores, [[-1, -1], [0, 1], [0.7071, 0.7071]], atol=1e-4)
+    want = np.array([[-1, -1], [0, 1], [0.7071, 0.7071]], np.float32)
+    np.testing.assert_allclose(scores, want, atol=1e-4)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -146,7 +146,7 @@ def guard(safety: Any, concepts: Any = None, **sld: Any) -> Any:
     return resolved(FLOOR, safety, concepts=concepts, **sld)[0]
 
 
-WEAK = {name: SafetyConfig.WEAK[name] for name in SafetyConfig.WEAK}
+WEAK: dict[str, Any] = {name: SafetyConfig.WEAK[name] for name in SafetyConfig.WEAK}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,8 @@ def test_a_number_that_lies_is_what_it_is(name: str, kind: Any) -> None:
 
 @pytest.mark.parametrize("before", range(4))
 def test_a_config_is_read_once_and_is_of_the_very_class(before: int) -> None:
-    config = Changes(**dict(SafetyConfig.STRONG))
+    strong: dict[str, Any] = dict(SafetyConfig.STRONG)
+    config = Changes(**strong)
     Changes.reads = before
     try:
         made = guard(config).config
@@ -301,7 +302,7 @@ def test_numpys_own_numbers_are_numbers(opened: tuple[Bundle, Tokenizer]) -> Non
 
 
 def test_engine_options_are_plain_too() -> None:
-    options = EngineOptions.parse(LyingText("openvino"), compute_precision=LyingText("fp32"))  # type: ignore[arg-type]
+    options = EngineOptions.parse(LyingText("openvino"), compute_precision=LyingText("fp32"))
     assert (type(options.backend), options.backend) == (str, "openvino")
 
     class Mine(EngineOptions):
@@ -332,7 +333,8 @@ def test_keywords_that_no_function_has_are_told_with_the_nearest(tiny_bundle: Pa
     for setting in ({"height": "64"}, {"batch": HUGE}, {"steps": 2.5}, {"memory": 5}):
         with pytest.raises(InvalidInput):
             pipe.memory_plan(**setting)
-    for call in ({"callback": 5}, {"return_dict": "no"}, {"progress": 1}):
+    calls: tuple[dict[str, Any], ...] = ({"callback": 5}, {"return_dict": "no"}, {"progress": 1})
+    for call in calls:
         with pytest.raises(InvalidInput):
-            pipe("a castle", **call)  # type: ignore[arg-type]  # found before a network is loaded
+            pipe("a castle", **call)  # found before a network is loaded
     assert pipe.engines == {}

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from sld_edge import EngineError, InvalidInput, SafePipeline
 from sld_edge.bench.cli import main
-from sld_edge.bench.gpu_check import reference, run
+from sld_edge.bench.gpu_check import reference
 from sld_edge.bench.gpu_check.backends import OnnxRuntimeCudaBackend, TensorRtBackend, backends
 from sld_edge.bench.gpu_check.compare import compare_outputs, compare_pictures, nothing_to_see
 from sld_edge.bench.gpu_check.outcome import Outcome, exit_status, verdict
+from sld_edge.bench.gpu_check.reference import trace_on_cpu
 from sld_edge.bench.gpu_check.run import LEAK, Settings, check_bundle, latency_line
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Arrays, Engine, EngineOptions
@@ -235,7 +236,7 @@ def test_an_fp16_run_is_judged_by_the_networks_own_error(
     """The CPU is asked for a run with the error that the network's graph showed, here 1 %."""
     half = msgspec.structs.replace(bundle.manifest, precision="fp16")
     asked: list[float] = []
-    reference_run = run.trace_on_cpu
+    reference_run = trace_on_cpu
 
     def trace(bundle: Bundle, call: dict[str, Any], *, error: float = 0.0) -> Any:
         asked.append(error)
@@ -296,7 +297,7 @@ def test_what_is_not_comparable_is_not_equal() -> None:
         {**wanted, "flags": np.array([True, True])},
     ):
         for precision in ("fp32", "fp16"):
-            assert not compare_outputs(wrong, wanted, precision).equal  # type: ignore[arg-type]
+            assert not compare_outputs(wrong, wanted, precision).equal
 
 
 def test_pictures_are_judged_by_the_worst() -> None:

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
+from sld_edge.bench.originals import originals
 from sld_edge.bench.safety.job import Job
-from sld_edge.bench.safety.run import check_job, missing, originals, run_here
+from sld_edge.bench.safety.run import check_job, missing, run_here
 from sld_edge.bench.safety.scorers import HeadScorer, TinyworldScorer
 from sld_edge.bench.safety.store import LINES_FILE, Store
 from sld_edge.errors import InvalidInput, PolicyError
@@ -203,7 +203,7 @@ def test_notes_go_to_the_picture_they_are_about(tmp_path: Path) -> None:
         run_here(job, store, FakePipe(job.prompts), [TinyworldScorer()], lambda count: None)
         noted = [r.prompt for r in store.records.values() if r.notes]
         assert noted == [1, 3]
-        assert np.all([r.correct for r in store.records.values() if not r.unsafe])
+        assert all(r.correct for r in store.records.values() if not r.unsafe)
 
 
 def test_a_forbidden_setting_is_named_before_anything_runs(tmp_path: Path) -> None:

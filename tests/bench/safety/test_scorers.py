@@ -60,7 +60,7 @@ def test_several_scorers_are_joined_and_told_apart() -> None:
 def test_an_entry_point_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint(name="mine", value=f"{OWN}:Registered", group=scorers.ENTRY_POINTS)
 
-    def found(**wanted: str) -> EntryPoints:
+    def found(**wanted: Any) -> EntryPoints:
         return EntryPoints([entry]).select(**wanted)
 
     monkeypatch.setattr(scorers, "entry_points", found)

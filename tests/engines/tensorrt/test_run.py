@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sld_edge import SafePipeline
 from sld_edge.bundle import Bundle
@@ -116,7 +117,7 @@ def test_a_callback_sees_every_step(machine: Machine, tiny_bundle: Path) -> None
             if one is pipe:
                 assert out.record["engine"]["loop"].startswith("plain enqueue: a callback")
         with pytest.raises(ZeroDivisionError):
-            pipe(PROMPT, callback=lambda *_: 1 / 0, **CALL)  # type: ignore[arg-type, return-value]
+            pipe(PROMPT, callback=lambda *_: 1 / 0, **CALL)  # type: ignore[arg-type]
         again = pipe(PROMPT, **CALL)
         np.testing.assert_array_equal(again.images, out.images)
     assert [step for step, *_ in seen["device"]] == [0, 5, 10]
@@ -363,7 +364,7 @@ def test_bound_host_arrays_are_read_at_every_call_and_freed_when_dropped(machine
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((1, 4, 8, 8), dtype=np.float32)
     images = np.empty((1, 64, 64, 3), np.uint8)
-    outputs = {"images": images, "raw_mean": np.empty(1, np.float32)}
+    outputs: dict[str, NDArray[Any]] = {"images": images, "raw_mean": np.empty(1, np.float32)}
     with machine.load("decode") as engine:
         assert "cuda" in [place.kind for place in engine.places]
         call = engine.bind({"latents": latents}, outputs)
@@ -382,7 +383,7 @@ def test_constant_inputs_are_copied_once(machine: Machine) -> None:
     store_engines(machine.bundle, machine.library)
     latents = np.ones((1, 4, 8, 8), np.float32)
     images = np.empty((1, 64, 64, 3), np.uint8)
-    outputs = {"images": images, "raw_mean": np.empty(1, np.float32)}
+    outputs: dict[str, NDArray[Any]] = {"images": images, "raw_mean": np.empty(1, np.float32)}
     with machine.load("decode") as engine:
         call = engine.bind({"latents": latents}, outputs, constant=["latents"])
         call()

@@ -202,7 +202,7 @@ def module_from_surface(surface: dict[str, Any]) -> Any:
     )
     inspector = make("EngineInspector", get_engine_information=lambda _: '{"Layers": []}')
     engine = make("ICudaEngine", create_engine_inspector=lambda: inspector)
-    made = {
+    made: dict[str, Any] = {
         name: Enumeration(name)
         for name in ("BuilderFlag", "ComputeCapability", "EngineStat", "LayerInformationFormat", "MemoryPoolType",
                      "NetworkDefinitionCreationFlag", "ProfilingVerbosity")

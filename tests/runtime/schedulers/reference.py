@@ -207,7 +207,7 @@ def exact_functions() -> Iterator[None]:
     def exact(name: str, function: Any) -> Any:
         def method(x: torch.Tensor, *more: Any) -> torch.Tensor:
             if x.dtype != torch.float32:
-                return kept[name](x, *more)  # type: ignore[no-any-return]
+                return kept[name](x, *more)
             return rounded(x, lambda values: function(values, *more))
 
         return method
@@ -215,11 +215,11 @@ def exact_functions() -> Iterator[None]:
     def middle(x: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor:
         return end - (end - x) * (1 - weight)
 
-    torch.Tensor.__pow__ = exact("__pow__", np.power)  # type: ignore[method-assign]
-    torch.Tensor.sqrt = exact("sqrt", np.sqrt)  # type: ignore[method-assign]
-    torch.Tensor.log = exact("log", np.log)  # type: ignore[method-assign]
-    torch.Tensor.exp = exact("exp", np.exp)  # type: ignore[method-assign]
-    torch.Tensor.lerp = middle  # type: ignore[method-assign,assignment]
+    torch.Tensor.__pow__ = exact("__pow__", np.power)
+    torch.Tensor.sqrt = exact("sqrt", np.sqrt)
+    torch.Tensor.log = exact("log", np.log)
+    torch.Tensor.exp = exact("exp", np.exp)
+    torch.Tensor.lerp = middle
     try:
         yield
     finally:
