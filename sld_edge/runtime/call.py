@@ -20,6 +20,7 @@ from sld_edge.runtime.policy import HarmfulWords, check_policy, harmful_words, h
 from sld_edge.runtime.request import Request, request_from_call
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig, resolve_guard
 from sld_edge.runtime.schedulers import Schedule, build_schedule
+from sld_edge.runtime.schedulers.names import family_of
 from sld_edge.runtime.steering import (
     REFERENCE_STEPS,
     Steering,
@@ -134,7 +135,7 @@ def _check_trained_for(scheduler: str, config: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: it was not, and nothing of a picture would come out.
     """
-    if scheduler.startswith("edm_") and not str(config.get("_class_name")).startswith("EDM"):
+    if family_of(scheduler).preconditioned and not str(config.get("_class_name")).startswith("EDM"):
         raise InvalidInput(
             "EDM schedulers are for checkpoints trained with EDM's preconditioning, and this one names another",
             value=scheduler,

@@ -5,40 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-#: How the schedulers are called in the interfaces that read this text.
-_LABELS = {
-    "ddim": "DDIM",
-    "ddpm": "DDPM",
-    "deis": "DEIS",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_2s": "DPM++ 2S",
-    "dpmpp_2s_sde": "DPM++ 2S SDE",
-    "dpmpp_3m": "DPM++ 3M",
-    "dpmpp_3m_sde": "DPM++ 3M SDE",
-    "dpmpp_3s": "DPM++ 3S",
-    "dpmpp_3s_sde": "DPM++ 3S SDE",
-    "dpmpp_sde": "DPM++ SDE",
-    "edm_dpmpp_2m": "EDM DPM++ 2M",
-    "edm_euler": "EDM Euler",
-    "euler": "Euler",
-    "euler_ancestral": "Euler a",
-    "heun": "Heun",
-    "kdpm2": "DPM2",
-    "kdpm2_ancestral": "DPM2 a",
-    "lcm": "LCM",
-    "lms": "LMS",
-    "pndm": "PLMS",
-    "tcd": "TCD",
-    "unipc": "UniPC",
-}
+from sld_edge.runtime.schedulers.names import scheduler_labels
 
 
 def sampler_label(name: str) -> str:
     """A scheduler's name as people read it: ``dpmpp_2m_karras`` is DPM++ 2M Karras."""
-    base = max((one for one in _LABELS if f"{name}_".startswith(f"{one}_")), key=len, default="")
+    labels = scheduler_labels()
+    base = max((one for one in labels if f"{name}_".startswith(f"{one}_")), key=len, default="")
     rest = [word.capitalize() for word in name.removeprefix(base).split("_") if word]
-    return " ".join([*([_LABELS[base]] if base else []), *rest])
+    return " ".join([*([labels[base]] if base else []), *rest])
 
 
 def parameters_from_record(record: dict[str, Any]) -> str:

@@ -9,25 +9,20 @@ import numpy as np
 from sld_edge.errors import PolicyError
 from sld_edge.manifest import HarmWords, Policy, Safety
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig
-from sld_edge.runtime.steering import Steering, is_few_step
+from sld_edge.runtime.schedulers.families import FAMILIES
+from sld_edge.runtime.schedulers.names import family_of
+from sld_edge.runtime.steering import Steering
 
 _OFF: Final = "off"
 #: Guidance scales at which the floor was measured to hold (docs/safety.md); others are refused under a policy.
 GUIDANCE_SCALES: Final = (3.0, 10.0)
-#: Fewest steps for which the floor was measured; few-step schedulers were measured for fewer.
-FEWEST_STEPS: Final = 8
-FEWEST_OF_FEW_STEP: Final = 4
-#: Fewest steps of solvers and curves of sigmas, by what their names hold; from there on benign pictures of the tiny
-#: world come out right (docs/safety.md): in broken ones anything may be seen, with and without safety.
-_FEWEST_OF: Final = {
-    "_karras": 14,
-    "_exponential": 14,
-    "_lu": 14,
-    "kdpm2": 14,
-    "pndm": 20,
-    "_beta": 30,
-    "kdpm2_ancestral": 30,
-}
+#: Fewest steps for which the floor was measured with any scheduler; few-step schedulers were measured for fewer.
+FEWEST_STEPS: Final = min(f.fewest_steps for f in FAMILIES.values() if not f.few_step)
+FEWEST_OF_FEW_STEP: Final = min(f.fewest_steps for f in FAMILIES.values() if f.few_step)
+#: Fewest steps with a curve of sigmas, by the suffix of its name; those of the solvers are :attr:`Family.fewest_steps`.
+#: From there on benign pictures of the tiny world come out right (docs/safety.md): in broken ones anything may be seen,
+#: with and without safety.
+_FEWEST_OF_CURVE: Final = {"karras": 14, "exponential": 14, "lu": 14, "beta": 30}
 #: The adaptive method leaves less than these presets, in every row of docs/safety.md.
 _BELOW_ADAPTIVE: Final = ("weak", "medium", "strong")
 _ROUNDING: Final = 1e-9
@@ -137,9 +132,8 @@ def _own_concepts(bundle: Safety, guard: Guard) -> tuple[tuple[str, ...], ...]:
 
 def fewest_steps(scheduler: str) -> int:
     """Fewest steps that a policy takes of a scheduler, by its canonical name."""
-    if is_few_step(scheduler):
-        return FEWEST_OF_FEW_STEP
-    return max([FEWEST_STEPS, *(least for part, least in _FEWEST_OF.items() if part in scheduler)])
+    curve = scheduler.rsplit("_", 1)[-1]
+    return max(family_of(scheduler).fewest_steps, _FEWEST_OF_CURVE.get(curve, 0))
 
 
 def _check_schedule(scheduler: str, own_levels: bool, steps: int) -> None:

@@ -29,6 +29,7 @@ from sld_edge.errors import InvalidInput
 from sld_edge.runtime.guidance import Settings
 from sld_edge.runtime.safety import Method, SafetyConfig
 from sld_edge.runtime.schedulers import Schedule, build_schedule
+from sld_edge.runtime.schedulers.names import family_of
 
 #: Steps that the presets' warm-up and momentum were published for (arXiv 2211.05105, section 4).
 REFERENCE_STEPS: Final = 50
@@ -39,8 +40,6 @@ _TINY: Final = 1e-9
 #: the solvers below. Chosen on training prompts of the tiny world, see docs/safety.md.
 _LATE: Final = 0.5
 _EARLY_OF_FEW_STEP: Final = 0.75
-#: Solvers that go to the picture at every evaluation and add noise again, made for few of them.
-_FEW_STEP: Final = frozenset({"lcm", "tcd"})
 
 Floats = NDArray[np.float64]
 
@@ -148,7 +147,11 @@ def steer(
         acting = (np.arange(len(times)) >= config.sld_warmup_steps).astype(np.float64)
     else:
         acting = _acting(
-            times, place, levels, config.sld_warmup_steps, renoises=is_few_step(schedule.name)
+            times,
+            place,
+            levels,
+            config.sld_warmup_steps,
+            renoises=family_of(schedule.name).few_step,
         )
     if method == "adaptive":
         acting = np.ones(len(times))
@@ -192,11 +195,6 @@ def reference_schedule(name: str | None, config: Mapping[str, Any]) -> Schedule 
         return build_schedule(name, config, steps=REFERENCE_STEPS)
     except InvalidInput:
         return None
-
-
-def is_few_step(scheduler: str) -> bool:
-    """Whether a scheduler, by its canonical name, is made for a handful of evaluations."""
-    return scheduler.split("_")[0] in _FEW_STEP
 
 
 def _levels(times: Floats, reference: Schedule | None) -> Floats:

@@ -12,8 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.runtime.schedulers.dpm import multistep_order
+from sld_edge.runtime.schedulers.family import (
+    COMMON,
+    CURVES,
+    SIGMA_CURVES,
+    SOLVER,
+    Family,
+    Settings,
+)
 from sld_edge.runtime.schedulers.noise_schedule import alphas_cumprod, train_sigmas
-from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import SigmaPath, whole_sigma_path
 from sld_edge.runtime.schedulers.table import Table, noise_prediction, pushed, symbols, vp_levels
 
@@ -50,3 +57,21 @@ def log_weights(nodes: NDArray[np.float64], stop: float) -> NDArray[np.float64]:
     moments = [grown, h * e - grown, h * h * e - 2 * (h * e - grown)]
     powers = np.vander(places, increasing=True).T
     return np.asarray(nodes[0] * np.linalg.solve(powers, np.array(moments[: len(nodes)])))
+
+
+DEIS = Family(
+    name="deis",
+    class_name="DEISMultistepScheduler",
+    label="DEIS",
+    table=lambda s, r: deis_table(s, deis_path(s, r.steps)),
+    keys=COMMON | SIGMA_CURVES | SOLVER | {"algorithm_type"},
+    fewest_steps=8,
+    defaults={"algorithm_type": "deis", "solver_type": "logrho"},
+    curves=CURVES,
+    solver_types=("logrho",),
+    algorithms=("deis",),
+    siblings={
+        **dict.fromkeys(("midpoint", "heun", "bh1", "bh2"), "logrho"),
+        **dict.fromkeys(("dpmsolver", "dpmsolver++"), "deis"),
+    },
+)

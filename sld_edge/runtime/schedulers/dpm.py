@@ -6,14 +6,24 @@ the others the noise prediction ε.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.runtime.schedulers.family import (
+    COMMON,
+    CURVES,
+    SIGMA_CURVES,
+    SOLVER,
+    UNSPACED,
+    Family,
+    Request,
+    Settings,
+    Variant,
+)
 from sld_edge.runtime.schedulers.noise_schedule import TERMINAL_ALPHA, alphas_cumprod, train_sigmas
-from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import SigmaPath, whole_sigma_path
 from sld_edge.runtime.schedulers.table import (
     Row,
@@ -242,3 +252,79 @@ def _slopes(known: list[Row], lambdas: NDArray[np.float64]) -> list[Row]:
     r1 = (lambdas[-3] - lambdas[-4]) / h
     bent = (first - (known[1] - known[2]) / r1) / (r0 + r1)
     return [newest, first + r0 * bent, bent]
+
+
+def _multistep(s: Settings, r: Request) -> Table:
+    path = dpm_path(s, r.steps, r.timesteps)
+    return dpm_table(s, path, vp_path_levels(s, path))
+
+
+def _singlestep(s: Settings, r: Request) -> Table:
+    path = dpm_path(s, r.steps, r.timesteps, always_round=True)
+    return singlestep_table(s, path, vp_path_levels(s, path))
+
+
+def _spelled(kind: str) -> Callable[[Settings], str]:
+    """Names such as ``dpmpp_3m_sde``; ``kind`` is ``m`` or ``s``."""
+
+    def spelled(s: Settings) -> str:
+        name = f"dpmpp_{3 if s.solver_order == 3 else 2}{kind}"
+        return f"{name}_sde" if s.algorithm_type.startswith("sde-") else name
+
+    return spelled
+
+
+def _variants(kind: str, *, sde_aliases: tuple[str, ...] = ()) -> tuple[Variant, ...]:
+    order_3: dict[str, Any] = {"solver_order": 3}
+    sde: dict[str, Any] = {"algorithm_type": "sde-dpmsolver++"}
+    label = kind.upper()
+    return (
+        Variant(name=f"dpmpp_2{kind}_sde", label=f"DPM++ 2{label} SDE", settings=sde, aliases=sde_aliases),
+        Variant(name=f"dpmpp_3{kind}", label=f"DPM++ 3{label}", settings=order_3),
+        Variant(name=f"dpmpp_3{kind}_sde", label=f"DPM++ 3{label} SDE", settings={**sde, **order_3}),
+    )  # fmt: skip
+
+
+_KEYS: Final = SOLVER | {"algorithm_type", "lambda_min_clipped", "variance_type"}
+#: What DPM-Solver's classes make of their siblings' names.
+DPM_SIBLINGS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
+    "deis": "dpmsolver++",
+}
+
+DPMPP_2M = Family(
+    name="dpmpp_2m",
+    class_name="DPMSolverMultistepScheduler",
+    label="DPM++ 2M",
+    table=_multistep,
+    keys=COMMON
+    | SIGMA_CURVES
+    | _KEYS
+    | {"euler_at_final", "final_sigmas_type", "rescale_betas_zero_snr", "use_lu_lambdas"},
+    fewest_steps=8,
+    aliases=("k_dpmpp_2m",),
+    variants=_variants("m", sde_aliases=("k_dpmpp_2m_sde", "sde_dpmpp_2m")),
+    spelled=_spelled("m"),
+    curves=(*CURVES, "lu"),
+    custom=frozenset({"timesteps"}),
+    solver_types=("midpoint", "heun"),
+    algorithms=("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver"),
+    siblings=DPM_SIBLINGS,
+    no_third_order=frozenset({"sde-dpmsolver"}),
+)
+DPMPP_2S = Family(
+    name="dpmpp_2s",
+    class_name="DPMSolverSinglestepScheduler",
+    label="DPM++ 2S",
+    table=_singlestep,
+    keys=UNSPACED | SIGMA_CURVES | _KEYS | {"final_sigmas_type"},
+    fewest_steps=8,
+    variants=_variants("s"),
+    spelled=_spelled("s"),
+    defaults={"lower_order_final": False},
+    curves=CURVES,
+    custom=frozenset({"timesteps"}),
+    solver_types=("midpoint", "heun"),
+    algorithms=("dpmsolver++", "dpmsolver", "sde-dpmsolver++"),
+    siblings=DPM_SIBLINGS,
+)

@@ -5,13 +5,15 @@ The network is told c_noise = ¼·log σ, which falls with σ but is no training
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.runtime.schedulers.curves import karras_sigmas
-from sld_edge.runtime.schedulers.dpm import Levels, dpm_table
+from sld_edge.runtime.schedulers.dpm import DPM_SIBLINGS, Levels, dpm_table
+from sld_edge.runtime.schedulers.family import NO_DATA, Family, Settings
 from sld_edge.runtime.schedulers.noise_schedule import linspace32
-from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import SigmaPath
 from sld_edge.runtime.schedulers.table import Row, Table, symbols
 
@@ -79,3 +81,53 @@ def _scaled(s: Settings, path: SigmaPath, table: Table) -> Table:
     assert s.sigma_max is not None
     c_in: NDArray[np.float64] = 1.0 / np.sqrt(path.sigmas[:-1] ** 2 + s.sigma_data**2)
     return table._replace(input_scale=c_in, init_noise_sigma=float(np.sqrt(s.sigma_max**2 + 1.0)))
+
+
+_KEYS: Final = frozenset(
+    {
+        "num_train_timesteps",
+        "prediction_type",
+        "sigma_min",
+        "sigma_max",
+        "sigma_data",
+        "sigma_schedule",
+        "rho",
+        "final_sigmas_type",
+    }
+)
+_DEFAULTS: Final[dict[str, Any]] = {"sigma_min": 0.002, "sigma_max": 80.0}
+
+EDM_EULER = Family(
+    name="edm_euler",
+    class_name="EDMEulerScheduler",
+    label="EDM Euler",
+    table=lambda s, r: edm_euler_table(s, r.steps),
+    keys=_KEYS,
+    fewest_steps=8,
+    defaults=_DEFAULTS,
+    predictions=NO_DATA,
+    preconditioned=True,
+)
+EDM_DPMPP_2M = Family(
+    name="edm_dpmpp_2m",
+    class_name="EDMDPMSolverMultistepScheduler",
+    label="EDM DPM++ 2M",
+    table=lambda s, r: edm_dpm_table(s, r.steps),
+    keys=_KEYS
+    | {
+        "algorithm_type",
+        "euler_at_final",
+        "lower_order_final",
+        "solver_order",
+        "solver_type",
+        "thresholding",
+    },
+    fewest_steps=8,
+    defaults=_DEFAULTS,
+    predictions=NO_DATA,
+    solver_types=("midpoint", "heun"),
+    algorithms=("dpmsolver++", "sde-dpmsolver++"),
+    siblings=DPM_SIBLINGS,
+    no_third_order=frozenset({"sde-dpmsolver++"}),
+    preconditioned=True,
+)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.runtime.schedulers.family import (
+    COMMON,
+    CURVES,
+    SIGMA_CURVES,
+    Family,
+    Request,
+    Settings,
+)
+from sld_edge.runtime.schedulers.noise_schedule import alphas_cumprod, train_sigmas
 from sld_edge.runtime.schedulers.one_step import initial_sigma
-from sld_edge.runtime.schedulers.settings import Settings
-from sld_edge.runtime.schedulers.spacing import SigmaPath
+from sld_edge.runtime.schedulers.spacing import SigmaPath, in_float32, sigma_path
 from sld_edge.runtime.schedulers.table import Table, data_prediction, pushed, symbols, vp_levels
 
 _ORDER: Final = 4
@@ -48,3 +57,22 @@ def multistep_weights(nodes: NDArray[np.float64], start: float, stop: float) -> 
     factors = (points[:, None, None] - nodes[None, None, :]) / np.where(own, 1.0, apart)
     basis = np.prod(np.where(own, 1.0, factors), axis=2)
     return np.asarray(half * basis.sum(axis=0))
+
+
+def _lms(s: Settings, r: Request) -> Table:
+    # LMS ends its Karras curve on the spaced sigmas whatever the file says.
+    if s.use_karras_sigmas:
+        s = replace(s, sigma_min=None, sigma_max=None)
+    return lms_table(s, in_float32(sigma_path(s, train_sigmas(alphas_cumprod(s)), r.steps)))
+
+
+LMS = Family(
+    name="lms",
+    class_name="LMSDiscreteScheduler",
+    label="LMS",
+    table=_lms,
+    keys=COMMON | SIGMA_CURVES,
+    fewest_steps=8,
+    aliases=("k_lms",),
+    curves=CURVES,
+)

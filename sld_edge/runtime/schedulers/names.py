@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.schedulers.curves import SUFFIXES
-from sld_edge.runtime.schedulers.families import FAMILIES, Family
+from sld_edge.runtime.schedulers.families import FAMILIES
+from sld_edge.runtime.schedulers.family import Family, Variant
 
 _CURVE_SETTINGS: Final = {suffix: key for key, suffix in SUFFIXES.items()}
-_ORDER_3: Final = {"solver_order": 3}
-_SDE: Final = {"algorithm_type": "sde-dpmsolver++"}
-#: Canonical name without a curve → (family, settings the name itself asks for).
-_BASES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    **{name: (name, {}) for name in FAMILIES},
-    "dpmpp_2m_sde": ("dpmpp_2m", _SDE),
-    "dpmpp_3m": ("dpmpp_2m", _ORDER_3),
-    "dpmpp_3m_sde": ("dpmpp_2m", {**_SDE, **_ORDER_3}),
-    "dpmpp_2s_sde": ("dpmpp_2s", _SDE),
-    "dpmpp_3s": ("dpmpp_2s", _ORDER_3),
-    "dpmpp_3s_sde": ("dpmpp_2s", {**_SDE, **_ORDER_3}),
-}
-#: Further names of some bases.
-_ALIASES: Final = {
-    "plms": "pndm",
-    "euler_a": "euler_ancestral",
-    "k_euler": "euler",
-    "k_euler_a": "euler_ancestral",
-    "k_lms": "lms",
-    "k_dpmpp_2m": "dpmpp_2m",
-    "k_dpmpp_2m_sde": "dpmpp_2m_sde",
-    "k_dpmpp_sde": "dpmpp_sde",
-    "k_heun": "heun",
-    "dpm2": "kdpm2",
-    "dpm2_a": "kdpm2_ancestral",
-    "dpm2_ancestral": "kdpm2_ancestral",
-    "k_dpm_2": "kdpm2",
-    "k_dpm_2_a": "kdpm2_ancestral",
-    "k_dpm_2_ancestral": "kdpm2_ancestral",
-    "sde_dpmpp_2m": "dpmpp_2m_sde",
-    **{family.class_name: family.name for family in FAMILIES.values()},
-}
 
-#: Canonical name → (family, settings the name itself asks for).
-_NAMES: Final[dict[str, tuple[str, dict[str, Any]]]] = {}
-#: Any name without punctuation → canonical name.
-_BY_KEY: Final[dict[str, str]] = {}
+
+class _Names(NamedTuple):
+    #: Canonical names without a curve.
+    bases: dict[str, Variant]
+    #: Canonical name → family and the settings the name itself asks for.
+    known: dict[str, tuple[Family, dict[str, Any]]]
+    #: Any name without punctuation → canonical name.
+    by_key: dict[str, str]
+
+
+def _names() -> _Names:
+    return _names_of(tuple(FAMILIES.values()))
+
+
+@lru_cache(maxsize=4)
+def _names_of(families: tuple[Family, ...]) -> _Names:
+    names = _Names({}, {}, {})
+    for family in families:
+        for base in _bases_of(family):
+            names.bases[base.name] = base
+            names.known[base.name] = (family, dict(base.settings))
+            labels = (base.name, *base.aliases)
+            for label in labels:
+                names.by_key[_key(label)] = base.name
+            for suffix in family.curves:
+                name = f"{base.name}_{suffix}"
+                names.known[name] = (family, {**base.settings, _CURVE_SETTINGS[suffix]: True})
+                for label in labels:
+                    names.by_key[_key(f"{label}_{suffix}")] = name
+    return names
+
+
+def _bases_of(family: Family) -> Iterator[Variant]:
+    """What a family is called without a curve: by its own name, by diffusers' and by its variants'."""
+    aliases = (*family.aliases, family.class_name)
+    yield Variant(name=family.name, label=family.label, settings={}, aliases=aliases)
+    yield from family.variants
 
 
 def _key(name: str) -> str:
@@ -55,24 +58,20 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
 
 
-def _add_names() -> None:
-    for name, (family, implied) in _BASES.items():
-        labels = [name, *(alias for alias, base in _ALIASES.items() if base == name)]
-        _NAMES[name] = (family, implied)
-        for label in labels:
-            _BY_KEY[_key(label)] = name
-        for suffix in FAMILIES[family].curves:
-            _NAMES[f"{name}_{suffix}"] = (family, {**implied, _CURVE_SETTINGS[suffix]: True})
-            for label in labels:
-                _BY_KEY[_key(f"{label}_{suffix}")] = f"{name}_{suffix}"
-
-
-_add_names()
-
-
 def scheduler_names() -> tuple[str, ...]:
     """The canonical scheduler names, sorted."""
-    return tuple(sorted(_NAMES))
+    return tuple(sorted(_names().known))
+
+
+def scheduler_labels() -> dict[str, str]:
+    """Canonical name without a curve → what other interfaces call it."""
+    return {name: base.label for name, base in _names().bases.items()}
+
+
+def family_of(scheduler: str) -> Family:
+    """The family of a scheduler, by its canonical name."""
+    family, _ = _names().known[scheduler]
+    return family
 
 
 def family_from_name(name: str | None, config: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:
@@ -89,13 +88,14 @@ def family_from_name(name: str | None, config: Mapping[str, Any]) -> tuple[Famil
     Raises:
         InvalidInput: No such scheduler here.
     """
-    hint = f"use one of {', '.join(sorted(_BASES))}; many take _karras, _exponential or _beta"
+    names = _names()
+    hint = f"use one of {', '.join(sorted(names.bases))}; many take _karras, _exponential or _beta"
     asked = config.get("_class_name") if name is None else name
-    if not isinstance(asked, str) or _key(asked) not in _BY_KEY:
+    if not isinstance(asked, str) or _key(asked) not in names.by_key:
         if name is None:
             raise InvalidInput(
                 "the checkpoint's scheduler is not supported", value=asked, hint=hint
             )
         raise InvalidInput("unknown scheduler", value=name, hint=hint)
-    family, implied = _NAMES[_BY_KEY[_key(asked)]]
-    return FAMILIES[family], dict(implied)
+    family, implied = names.known[names.by_key[_key(asked)]]
+    return family, dict(implied)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sld_edge.runtime.schedulers.settings import Settings
+from sld_edge.runtime.schedulers.family import Settings
 
 #: Cumulative alpha given to the last training timestep under zero terminal SNR by the schedulers
 #: that work with sigma = sqrt((1 - abar) / abar), which would otherwise be infinite.

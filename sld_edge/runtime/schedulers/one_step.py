@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.runtime.schedulers.family import (
+    COMMON,
+    CURVES,
+    K_BETAS,
+    NO_DATA,
+    SIGMA_CURVES,
+    Family,
+    Settings,
+)
 from sld_edge.runtime.schedulers.noise_schedule import TERMINAL_ALPHA, alphas_cumprod, train_sigmas
-from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import (
     SigmaPath,
     in_float32,
@@ -167,3 +175,87 @@ def initial_sigma(s: Settings, path: SigmaPath) -> float:
     """Standard deviation of the first sample: σ, or σ and data where spacing starts lower."""
     highest = float(path.sigmas.max())
     return highest if s.timestep_spacing != "leading" else float(np.sqrt(highest**2 + 1.0))
+
+
+DDIM = Family(
+    name="ddim",
+    class_name="DDIMScheduler",
+    label="DDIM",
+    table=lambda s, r: ddim_table(s, r.steps, r.eta),
+    keys=COMMON | {"clip_sample", "set_alpha_to_one", "thresholding", "rescale_betas_zero_snr"},
+    fewest_steps=8,
+    defaults={"clip_sample": True, "set_alpha_to_one": True, "timestep_spacing": "leading"},
+    takes_eta=True,
+    in_training=True,
+)
+DDPM = Family(
+    name="ddpm",
+    class_name="DDPMScheduler",
+    label="DDPM",
+    table=lambda s, r: ddpm_table(s, r.steps, r.timesteps),
+    keys=COMMON | {"clip_sample", "rescale_betas_zero_snr", "thresholding", "variance_type"},
+    fewest_steps=8,
+    defaults={"clip_sample": True, "timestep_spacing": "leading"},
+    custom=frozenset({"timesteps"}),
+    reads_variance=True,
+    in_training=True,
+)
+EULER = Family(
+    name="euler",
+    class_name="EulerDiscreteScheduler",
+    label="Euler",
+    table=lambda s, r: euler_table(s, euler_path(s, r.steps, r.timesteps, r.sigmas)),
+    keys=COMMON
+    | SIGMA_CURVES
+    | {"interpolation_type", "timestep_type", "rescale_betas_zero_snr", "final_sigmas_type"},
+    fewest_steps=8,
+    aliases=("k_euler",),
+    curves=CURVES,
+    custom=frozenset({"timesteps", "sigmas"}),
+    fractional=True,
+)
+EULER_ANCESTRAL = Family(
+    name="euler_ancestral",
+    class_name="EulerAncestralDiscreteScheduler",
+    label="Euler a",
+    table=lambda s, r: euler_table(s, euler_path(s, r.steps), ancestral=True),
+    keys=COMMON | {"rescale_betas_zero_snr"},
+    fewest_steps=8,
+    aliases=("euler_a", "k_euler_a"),
+    predictions=NO_DATA,
+)
+_DISTILLED_KEYS: Final = COMMON | {
+    "clip_sample",
+    "thresholding",
+    "rescale_betas_zero_snr",
+    "original_inference_steps",
+    "timestep_scaling",
+}
+_DISTILLED: Final[dict[str, Any]] = {
+    **K_BETAS,
+    "beta_schedule": "scaled_linear",
+    "timestep_spacing": "leading",
+}
+LCM = Family(
+    name="lcm",
+    class_name="LCMScheduler",
+    label="LCM",
+    table=lambda s, r: lcm_table(s, r.steps, r.timesteps),
+    keys=_DISTILLED_KEYS,
+    fewest_steps=4,
+    defaults=_DISTILLED,
+    custom=frozenset({"timesteps"}),
+    few_step=True,
+)
+TCD = Family(
+    name="tcd",
+    class_name="TCDScheduler",
+    label="TCD",
+    table=lambda s, r: tcd_table(s, r.steps, r.eta, r.timesteps),
+    keys=_DISTILLED_KEYS,
+    fewest_steps=4,
+    defaults=_DISTILLED,
+    custom=frozenset({"timesteps"}),
+    takes_eta=True,
+    few_step=True,
+)

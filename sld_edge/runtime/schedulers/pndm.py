@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.schedulers.family import COMMON, NO_DATA, Family, Settings
 from sld_edge.runtime.schedulers.noise_schedule import alphas_cumprod
-from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import spaced_timesteps
 from sld_edge.runtime.schedulers.table import Row, Table, noise_prediction, pushed, symbols
 
@@ -118,3 +118,17 @@ def _runge_kutta_then_plms(
         moved = transfer(x, t, t - stride, _mixed([out, *history]))
         matrices.append([moved, *pushed(history, out), base, total])
     return np.array([*visited, *timesteps[_ORDER - 1 :]], np.float64), matrices
+
+
+PNDM = Family(
+    name="pndm",
+    class_name="PNDMScheduler",
+    label="PLMS",
+    table=lambda s, r: pndm_table(s, r.steps),
+    keys=COMMON | {"skip_prk_steps", "set_alpha_to_one"},
+    fewest_steps=20,
+    aliases=("plms",),
+    defaults={"timestep_spacing": "leading"},
+    predictions=NO_DATA,
+    in_training=True,
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,20 +11,11 @@ from numpy.typing import NDArray
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.checks import numbers, real_number, whole_number
 from sld_edge.runtime.schedulers.families import FAMILIES
+from sld_edge.runtime.schedulers.family import Request
 from sld_edge.runtime.schedulers.settings import Resolved
 
 #: Steps of a call that does not say, where the scheduler takes so many.
 DEFAULT_STEPS: Final = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """How many steps, how much DDIM noise, and the levels to visit if the caller names them."""
-
-    steps: int
-    eta: float
-    timesteps: NDArray[np.float64] | None
-    sigmas: NDArray[np.float64] | None
 
 
 def checked_request(
@@ -57,13 +47,13 @@ def checked_request(
 def _steps(resolved: Resolved, steps: Any) -> int:
     s = resolved.settings
     most, hint = s.num_train_timesteps, "use a whole number from 1 to "
-    if resolved.family.name in ("lcm", "tcd"):
+    if "original_inference_steps" in resolved.family.keys:
         most = s.original_inference_steps
     if steps is None:
         steps = min(DEFAULT_STEPS, most)
     count = whole_number("num_inference_steps", steps, low=1, high=most, hint=f"{hint}{most}")
     # A spacing may start past the training schedule; only interpolating families can go there.
-    whole = resolved.family.name in ("ddim", "ddpm", "pndm") and s.timestep_spacing == "leading"
+    whole = resolved.family.in_training and s.timestep_spacing == "leading"
     reach = (count - 1) * (s.num_train_timesteps // count) + s.steps_offset
     if whole and reach >= s.num_train_timesteps:
         raise InvalidInput(

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
-from sld_edge.runtime.schedulers.deis import deis_path, deis_table
-from sld_edge.runtime.schedulers.dpm import dpm_path, dpm_table, singlestep_table, vp_path_levels
-from sld_edge.runtime.schedulers.edm import edm_dpm_table, edm_euler_table
-from sld_edge.runtime.schedulers.lms import lms_table
 from sld_edge.runtime.schedulers.names import scheduler_names
-from sld_edge.runtime.schedulers.noise_schedule import alphas_cumprod, train_sigmas
-from sld_edge.runtime.schedulers.one_step import (
-    ddim_table,
-    ddpm_table,
-    euler_path,
-    euler_table,
-    lcm_table,
-    tcd_table,
-)
-from sld_edge.runtime.schedulers.pndm import pndm_table
-from sld_edge.runtime.schedulers.request import Request, checked_request
-from sld_edge.runtime.schedulers.settings import Settings, resolve_settings
-from sld_edge.runtime.schedulers.spacing import in_float32, sigma_path
-from sld_edge.runtime.schedulers.table import Table
-from sld_edge.runtime.schedulers.two_evaluations import dpm_sde_table, heun_table, kdpm2_table
-from sld_edge.runtime.schedulers.unipc import unipc_path, unipc_table
+from sld_edge.runtime.schedulers.request import checked_request
+from sld_edge.runtime.schedulers.settings import resolve_settings
 
 __all__ = ["Schedule", "build_schedule", "scheduler_names"]
 
@@ -142,7 +124,7 @@ def build_schedule(
     resolved = resolve_settings(name, config)
     request = checked_request(resolved, steps=steps, eta=eta, timesteps=timesteps, sigmas=sigmas)
     with np.errstate(all="ignore"):
-        table = _TABLES[resolved.family.name](resolved.settings, request)
+        table = resolved.family.table(resolved.settings, request)
     if not all(np.isfinite(array).all() for array in table):
         raise InvalidInput(
             f"scheduler {resolved.name} has no finite solution for these settings",
@@ -152,7 +134,7 @@ def build_schedule(
     for array in table[:4]:
         array.setflags(write=False)
     record = resolved.record()
-    if resolved.family.name in ("ddim", "tcd"):
+    if resolved.family.takes_eta:
         record["eta"] = request.eta
     for key in ("timesteps", "sigmas"):
         given = getattr(request, key)
@@ -168,42 +150,3 @@ def build_schedule(
         steps=request.steps,
         config=record,
     )
-
-
-def _lms(s: Settings, r: Request) -> Table:
-    # LMS ends its Karras curve on the spaced sigmas whatever the file says.
-    if s.use_karras_sigmas:
-        s = replace(s, sigma_min=None, sigma_max=None)
-    return lms_table(s, in_float32(sigma_path(s, train_sigmas(alphas_cumprod(s)), r.steps)))
-
-
-def _dpm(s: Settings, r: Request) -> Table:
-    path = dpm_path(s, r.steps, r.timesteps)
-    return dpm_table(s, path, vp_path_levels(s, path))
-
-
-def _singlestep(s: Settings, r: Request) -> Table:
-    path = dpm_path(s, r.steps, r.timesteps, always_round=True)
-    return singlestep_table(s, path, vp_path_levels(s, path))
-
-
-_TABLES: Mapping[str, Callable[[Settings, Request], Table]] = {
-    "ddim": lambda s, r: ddim_table(s, r.steps, r.eta),
-    "pndm": lambda s, r: pndm_table(s, r.steps),
-    "euler": lambda s, r: euler_table(s, euler_path(s, r.steps, r.timesteps, r.sigmas)),
-    "euler_ancestral": lambda s, r: euler_table(s, euler_path(s, r.steps), ancestral=True),
-    "dpmpp_2m": _dpm,
-    "dpmpp_2s": _singlestep,
-    "dpmpp_sde": lambda s, r: dpm_sde_table(s, r.steps),
-    "heun": lambda s, r: heun_table(s, r.steps, r.timesteps),
-    "kdpm2": lambda s, r: kdpm2_table(s, r.steps),
-    "kdpm2_ancestral": lambda s, r: kdpm2_table(s, r.steps, ancestral=True),
-    "deis": lambda s, r: deis_table(s, deis_path(s, r.steps)),
-    "ddpm": lambda s, r: ddpm_table(s, r.steps, r.timesteps),
-    "tcd": lambda s, r: tcd_table(s, r.steps, r.eta, r.timesteps),
-    "edm_euler": lambda s, r: edm_euler_table(s, r.steps),
-    "edm_dpmpp_2m": lambda s, r: edm_dpm_table(s, r.steps),
-    "lms": _lms,
-    "unipc": lambda s, r: unipc_table(s, unipc_path(s, r.steps)),
-    "lcm": lambda s, r: lcm_table(s, r.steps, r.timesteps),
-}

@@ -9,57 +9,11 @@ from typing import Any, Final
 
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.schedulers.curves import SUFFIXES
-from sld_edge.runtime.schedulers.families import FAMILIES, Family
+from sld_edge.runtime.schedulers.families import FAMILIES
+from sld_edge.runtime.schedulers.family import Family, Settings
 from sld_edge.runtime.schedulers.names import family_from_name
-from sld_edge.runtime.schedulers.siblings import ALGORITHMS, SOLVER_TYPES, translated
 
 MAX_TRAIN_TIMESTEPS: Final = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything a table is computed from. A family reads the fields that concern it."""
-
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: tuple[float, ...] | None = None
-    prediction_type: str = "epsilon"
-    timestep_spacing: str = "linspace"
-    steps_offset: int = 0
-    rescale_betas_zero_snr: bool = False
-    clip_sample: bool = False
-    set_alpha_to_one: bool = False
-    skip_prk_steps: bool = False
-    interpolation_type: str = "linear"
-    timestep_type: str = "discrete"
-    use_karras_sigmas: bool = False
-    use_exponential_sigmas: bool = False
-    use_beta_sigmas: bool = False
-    use_lu_lambdas: bool = False
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    final_sigmas_type: str = "zero"
-    solver_order: int = 2
-    solver_type: str = "midpoint"
-    algorithm_type: str = "dpmsolver++"
-    lower_order_final: bool = True
-    euler_at_final: bool = False
-    lambda_min_clipped: float = -math.inf
-    predict_x0: bool = True
-    disable_corrector: tuple[int, ...] = ()
-    original_inference_steps: int = 50
-    timestep_scaling: float = 10.0
-    variance_type: str = "fixed_small"
-    sigma_data: float = 0.5
-    sigma_schedule: str = "karras"
-    rho: float = 7.0
-
-    @property
-    def curve(self) -> str:
-        """Suffix of the curve of sigmas that is followed, empty where levels are spaced by timestep."""
-        return next((suffix for key, suffix in SUFFIXES.items() if getattr(self, key)), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +27,12 @@ class Resolved:
     @property
     def name(self) -> str:
         """The canonical name of what was resolved, e.g. ``dpmpp_2m_karras``."""
-        name, s = self.family.name, self.settings
-        if name in ("dpmpp_2m", "dpmpp_2s"):
-            if s.solver_order == 3:
-                name = name.replace("2", "3")
-            if s.algorithm_type.startswith("sde-"):
-                name += "_sde"
-        return f"{name}_{s.curve}" if s.curve else name
+        return self.family.name_of(self.settings)
 
     def record(self) -> dict[str, Any]:
         """The resolved settings as JSON-able values, for the record of an image."""
         known = {f.name for f in fields(Settings)} & self.family.keys
-        if self.family.name != "ddpm":
+        if not self.family.reads_variance:
             known.discard("variance_type")
         record: dict[str, Any] = {"_class_name": self.family.class_name}
         for key in sorted(known):
@@ -132,7 +80,10 @@ def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
     """
     family, stated = _asked(name, config)
     stated = {**family.defaults, **{key: stated[key] for key in stated if key in family.keys}}
-    if family.name != "ddpm" and stated.get("variance_type") not in ("learned", "learned_range"):
+    if not family.reads_variance and stated.get("variance_type") not in (
+        "learned",
+        "learned_range",
+    ):
         stated.pop("variance_type", None)  # fixed variances are DDPM's, or a training matter
     for key in _REFUSED:
         if stated.pop(key, False) is not False:
@@ -148,7 +99,7 @@ def resolve_settings(name: str | None, config: Mapping[str, Any]) -> Resolved:
         forced["steps_offset"] = 1
     if values.get("clip_sample", False):
         forced["clip_sample"] = False
-    settings = Settings(**{**values, **translated(family, values), **forced})
+    settings = Settings(**{**values, **family.translated(values), **forced})
     _check_together(family, settings)
     return Resolved(family=family, settings=settings, forced=forced)
 
@@ -181,7 +132,7 @@ def _asked(name: str | None, config: Mapping[str, Any]) -> tuple[Family, dict[st
     }
     own = next((f for f in FAMILIES.values() if f.class_name == config.get("_class_name")), None)
     if own is not None and own is not family:
-        stated |= translated(own, {key: stated[key] for key in stated if key in own.keys})
+        stated |= own.translated({key: stated[key] for key in stated if key in own.keys})
     if not implied.keys().isdisjoint(SUFFIXES):
         stated = {key: value for key, value in stated.items() if key not in SUFFIXES}
     return family, {**stated, **implied}
@@ -268,12 +219,12 @@ def _check_solver(family: Family, s: Settings) -> None:
         raise InvalidInput(
             "scheduler setting solver_order", value=s.solver_order, hint="use 1 to 3"
         )
-    types = SOLVER_TYPES[family.name]
+    types = family.solver_types
     if s.solver_type not in types:
         raise InvalidInput(
             "scheduler setting solver_type", value=s.solver_type, hint=f"use {' or '.join(types)}"
         )
-    algorithms = ALGORITHMS.get(family.name, (s.algorithm_type,))
+    algorithms = family.algorithms or (s.algorithm_type,)
     if s.algorithm_type not in algorithms:
         raise InvalidInput(
             "scheduler setting algorithm_type",
@@ -286,10 +237,7 @@ def _check_solver(family: Family, s: Settings) -> None:
             value=s.algorithm_type,
             hint="noise-predicting solvers have no step to sigma 0",
         )
-    if s.solver_order == 3 and (
-        s.algorithm_type == "sde-dpmsolver"
-        or (family.name == "edm_dpmpp_2m" and s.algorithm_type == "sde-dpmsolver++")
-    ):
+    if s.solver_order == 3 and s.algorithm_type in family.no_third_order:
         raise InvalidInput(
             f"{s.algorithm_type} has no third-order step in {family.class_name}",
             value=3,

@@ -14,8 +14,8 @@ from sld_edge.runtime.schedulers.curves import (
     karras_sigmas,
     lu_sigmas,
 )
+from sld_edge.runtime.schedulers.family import Settings
 from sld_edge.runtime.schedulers.noise_schedule import linspace32
-from sld_edge.runtime.schedulers.settings import Settings
 
 _SMALLEST_SIGMA: Final = 1e-10
 

@@ -12,9 +12,17 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sld_edge.runtime.schedulers.family import (
+    COMMON,
+    CURVES,
+    K_BETAS,
+    NO_DATA,
+    SIGMA_CURVES,
+    Family,
+    Settings,
+)
 from sld_edge.runtime.schedulers.noise_schedule import alphas_cumprod, train_sigmas
 from sld_edge.runtime.schedulers.one_step import initial_sigma
-from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import (
     SigmaPath,
     in_float32,
@@ -184,3 +192,54 @@ def _geometric_means(
 
 def _log32(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log(values.astype(np.float64)).astype(np.float32)
+
+
+HEUN = Family(
+    name="heun",
+    class_name="HeunDiscreteScheduler",
+    label="Heun",
+    table=lambda s, r: heun_table(s, r.steps, r.timesteps),
+    keys=COMMON | SIGMA_CURVES | {"clip_sample"},
+    fewest_steps=8,
+    aliases=("k_heun",),
+    defaults=K_BETAS,
+    curves=CURVES,
+    custom=frozenset({"timesteps"}),
+    fractional=True,
+)
+KDPM2 = Family(
+    name="kdpm2",
+    class_name="KDPM2DiscreteScheduler",
+    label="DPM2",
+    table=lambda s, r: kdpm2_table(s, r.steps),
+    keys=COMMON | SIGMA_CURVES,
+    fewest_steps=14,
+    aliases=("dpm2", "k_dpm_2"),
+    defaults=K_BETAS,
+    predictions=NO_DATA,
+    curves=CURVES,
+)
+KDPM2_ANCESTRAL = Family(
+    name="kdpm2_ancestral",
+    class_name="KDPM2AncestralDiscreteScheduler",
+    label="DPM2 a",
+    table=lambda s, r: kdpm2_table(s, r.steps, ancestral=True),
+    keys=COMMON | SIGMA_CURVES,
+    fewest_steps=30,
+    aliases=("dpm2_a", "dpm2_ancestral", "k_dpm_2_a", "k_dpm_2_ancestral"),
+    defaults=K_BETAS,
+    predictions=NO_DATA,
+    curves=CURVES,
+)
+DPMPP_SDE = Family(
+    name="dpmpp_sde",
+    class_name="DPMSolverSDEScheduler",
+    label="DPM++ SDE",
+    table=lambda s, r: dpm_sde_table(s, r.steps),
+    keys=COMMON | SIGMA_CURVES,
+    fewest_steps=8,
+    aliases=("k_dpmpp_sde",),
+    defaults=K_BETAS,
+    predictions=NO_DATA,
+    curves=CURVES,
+)

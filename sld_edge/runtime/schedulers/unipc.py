@@ -15,8 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
+from sld_edge.runtime.schedulers.family import (
+    COMMON,
+    CURVES,
+    SIGMA_CURVES,
+    SOLVER,
+    Family,
+    Settings,
+)
 from sld_edge.runtime.schedulers.noise_schedule import TERMINAL_ALPHA, alphas_cumprod, train_sigmas
-from sld_edge.runtime.schedulers.settings import Settings
 from sld_edge.runtime.schedulers.spacing import SigmaPath, whole_sigma_path
 from sld_edge.runtime.schedulers.table import (
     Row,
@@ -136,3 +143,27 @@ class _Step:
             factorial *= n + 1
             phi = phi / self._hh - 1 / factorial
         return np.vander(places, order, increasing=True).T, np.array(moments)
+
+
+UNIPC = Family(
+    name="unipc",
+    class_name="UniPCMultistepScheduler",
+    label="UniPC",
+    table=lambda s, r: unipc_table(s, unipc_path(s, r.steps)),
+    keys=COMMON
+    | SIGMA_CURVES
+    | SOLVER
+    | {
+        "disable_corrector",
+        "final_sigmas_type",
+        "predict_x0",
+        "rescale_betas_zero_snr",
+        "shift_terminal",
+        "solver_p",
+    },
+    fewest_steps=8,
+    defaults={"solver_type": "bh2"},
+    curves=CURVES,
+    solver_types=("bh1", "bh2"),
+    siblings=dict.fromkeys(("midpoint", "heun", "logrho"), "bh2"),
+)
