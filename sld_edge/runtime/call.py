@@ -15,10 +15,11 @@ from sld_edge.manifest import HarmWords, Safety
 from sld_edge.plain import is_listed, is_text, plain_text
 from sld_edge.runtime.arguments import CallArguments
 from sld_edge.runtime.checks import texts
+from sld_edge.runtime.methods import METHODS, PUBLISHED
 from sld_edge.runtime.notes import CallNote, NoteKind
 from sld_edge.runtime.policy import HarmfulWords, check_policy, harmful_words, has_floor
 from sld_edge.runtime.request import Request, request_from_call
-from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig, resolve_guard
+from sld_edge.runtime.safety import ADAPTIVE, PRESETS, Guard, SafetyConfig, resolve_guard
 from sld_edge.runtime.schedulers import Schedule, build_schedule
 from sld_edge.runtime.schedulers.names import family_of
 from sld_edge.runtime.steering import (
@@ -90,9 +91,9 @@ def prepare_call(
     guard = resolve_guard(
         given.safety, given.numbers, given.safety_concept, given.method, bundle=manifest.safety
     )
-    if guard.method == "adaptive" and not knows_adaptive(bundle):
+    if not _knows(bundle, guard.method):
         raise InvalidInput(
-            "this bundle was made before the adaptive method, its graphs do not know it",
+            f"this bundle was made before the {guard.method} method, its graphs do not know it",
             hint="export the checkpoint again",
         )
     own_levels = given.timesteps is not None or given.sigmas is not None
@@ -113,7 +114,7 @@ def prepare_call(
         negative_prompts=request.negative_prompts,
     )
     known = isinstance(manifest.safety.words, HarmWords)
-    by_words = known and guard.method == "adaptive" and given.safety_concept is None
+    by_words = known and METHODS[guard.method].by_harm and given.safety_concept is None
     concepts = (manifest.safety.concept,) if by_words else guard.concepts
     ids, cuts = _token_grid(tokenizer, request, concepts)
     return Call(
@@ -162,7 +163,12 @@ def _plain(arguments: CallArguments) -> CallArguments:
 
 def knows_adaptive(bundle: Bundle) -> bool:
     """Whether the bundle's ``advance`` graphs know the adaptive method; those of bundles before version 3 do not."""
-    return any(port.name == "strength" for port in bundle.graph("advance").inputs)
+    return _knows(bundle, ADAPTIVE)
+
+
+def _knows(bundle: Bundle, method: str) -> bool:
+    needed = METHODS[method].port
+    return not needed or any(port.name == needed for port in bundle.graph("advance").inputs)
 
 
 def _steered(
@@ -183,11 +189,11 @@ def _steered(
         method=guard.method,
         counted=guard.counted,
     )
-    if guard.method == "adaptive" or (guard.preset is not None and not guard.counted):
+    if not METHODS[guard.method].warms_up or (guard.preset is not None and not guard.counted):
         return steering, ()
     notes = []
     nearest = _nearest_preset(guard.config)
-    meant = steer(schedule, reference, PRESETS[nearest], guidance_scale=scale, method="sld")
+    meant = steer(schedule, reference, PRESETS[nearest], guidance_scale=scale, method=PUBLISHED)
     if steering.share < meant.share - _SEEN:
         text = (
             f"safety acts over {steering.share:.0%} of this run, {nearest!r} would over {meant.share:.0%}: "
@@ -230,7 +236,7 @@ def _floor(
         reference,
         PRESETS[bundle.policy.minimum],
         guidance_scale=request.guidance_scale,
-        method="sld",
+        method=PUBLISHED,
     )
 
 

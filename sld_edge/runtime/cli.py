@@ -11,12 +11,15 @@ import click
 
 from sld_edge import __version__
 from sld_edge.errors import ImageFileError, InvalidInput
+from sld_edge.runtime.methods import METHODS, presets_of_methods
 from sld_edge.runtime.text_lines import lines_from_file
 from sld_edge.shell import OneLineCommand, PathParam, say
 
 if TYPE_CHECKING:
     from sld_edge.runtime.generate import Written
 
+_SAFETY = ("off", "weak", "medium", "strong", "max", *presets_of_methods())
+_METHODS = ", or ".join(f"{method.name}, {method.summary}" for method in METHODS.values())
 EPILOG = """\b
 Examples:
   sld-generate bundle "a castle by a lake"
@@ -63,9 +66,9 @@ Exit status: 0 done (also when the safety head withheld an image, which is said)
 @click.option("--height", type=int, help="Pixels; the bundle's first size when left out.")
 @click.option("--width", type=int, help="Pixels; the bundle's first size when left out.")
 @click.option("--safety",
-              help="off, weak, medium, strong, max or adaptive; the bundle's default otherwise.")  # fmt: skip
-@click.option("--method", type=click.Choice(["sld", "adaptive"]),
-              help="sld, as published, or adaptive, which is stronger; else the preset's or bundle's.")  # fmt: skip
+              help=f"{', '.join(_SAFETY[:-1])} or {_SAFETY[-1]}; the bundle's default otherwise.")  # fmt: skip
+@click.option("--method", type=click.Choice(list(METHODS)),
+              help=f"{_METHODS}; else the preset's or bundle's.")  # fmt: skip
 @click.option("--concept", multiple=True, help="Suppress this instead of the bundle's; repeatable.")
 @click.option("--sld-guidance-scale", type=float, help="Custom strength instead of --safety.")
 @click.option("--sld-warmup-steps", type=int, help="Steps before safety acts.")

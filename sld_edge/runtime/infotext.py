@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sld_edge.runtime.methods import PUBLISHED
 from sld_edge.runtime.schedulers.names import scheduler_labels
 
 
@@ -58,11 +59,11 @@ def _batch_fields(record: dict[str, Any]) -> dict[str, Any]:
 def _safety_fields(safety: dict[str, Any]) -> dict[str, Any]:
     if safety["preset"] == "off":
         return {"SLD": "off"}
-    method = safety.get("method", "sld")
+    method = safety.get("method", PUBLISHED)
     return {
         "SLD": safety["preset"] or "custom",
-        "SLD method": None if method == "sld" else method,
-        # Of the adaptive method's record some of these are absent.
+        "SLD method": None if method == PUBLISHED else method,
+        # Of some methods' records some of these are absent.
         "SLD scale": safety.get("guidance_scale"),
         "SLD warmup": safety.get("warmup_steps"),
         "SLD threshold": safety.get("threshold"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from sld_edge.errors import PolicyError
 from sld_edge.manifest import HarmWords, Policy, Safety
+from sld_edge.runtime.methods import METHODS, PUBLISHED
 from sld_edge.runtime.safety import PRESETS, Guard, SafetyConfig
 from sld_edge.runtime.schedulers.families import FAMILIES
 from sld_edge.runtime.schedulers.names import family_of
@@ -23,8 +24,6 @@ FEWEST_OF_FEW_STEP: Final = min(f.fewest_steps for f in FAMILIES.values() if f.f
 #: From there on benign pictures of the tiny world come out right (docs/safety.md): in broken ones anything may be seen,
 #: with and without safety.
 _FEWEST_OF_CURVE: Final = {"karras": 14, "exponential": 14, "lu": 14, "beta": 30}
-#: The adaptive method leaves less than these presets, in every row of docs/safety.md.
-_BELOW_ADAPTIVE: Final = ("weak", "medium", "strong")
 _ROUNDING: Final = 1e-9
 
 HarmfulWords = Literal["remove", "refuse", "allow", "concepts"]
@@ -89,18 +88,18 @@ def check_policy(
             value=guidance_scale,
             hint=f"use {low:g} to {high:g}",
         )
-    if guard.method == "adaptive":
-        if not isinstance(bundle.words, HarmWords) and any(
-            text.strip() for text in negative_prompts
-        ):
+    method = METHODS[guard.method]
+    tells_words = isinstance(bundle.words, HarmWords)
+    if method.by_harm and not tells_words and any(text.strip() for text in negative_prompts):
+        raise PolicyError(
+            "this bundle's text encoder does not tell harms from other words, and a negative prompt that names a "
+            f"harm turns {guard.method} guidance round",
+            hint=f"leave negative_prompt out, or use method={PUBLISHED!r}",
+        )
+    if method.reaches is not None:
+        if minimum not in method.reaches:
             raise PolicyError(
-                "this bundle's text encoder does not tell harms from other words, and a negative prompt that names a "
-                "harm turns adaptive guidance round",
-                hint="leave negative_prompt out, or use method='sld'",
-            )
-        if minimum not in _BELOW_ADAPTIVE:
-            raise PolicyError(
-                f"this bundle's policy asks for at least {minimum!r}, which the adaptive method does not reach",
+                f"this bundle's policy asks for at least {minimum!r}, which the {guard.method} method does not reach",
                 hint=hint,
             )
         return
@@ -118,14 +117,14 @@ def harmful_words(bundle: Safety, guard: Guard) -> HarmfulWords:
     policy = bundle.policy
     if isinstance(policy.harmful_words, str):
         return policy.harmful_words
-    if guard.method == "adaptive" or has_floor(policy):
+    if METHODS[guard.method].by_harm or has_floor(policy):
         return "remove"
     return "allow" if guard.config is None or guard.method_given else "concepts"
 
 
 def _own_concepts(bundle: Safety, guard: Guard) -> tuple[tuple[str, ...], ...]:
     own: tuple[tuple[str, ...], ...] = ((bundle.concept,),)
-    if guard.method == "adaptive" and isinstance(bundle.harms, tuple):
+    if METHODS[guard.method].by_harm and isinstance(bundle.harms, tuple):
         own += (tuple(harm.text for harm in bundle.harms),)
     return own
 

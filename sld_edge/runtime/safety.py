@@ -14,12 +14,12 @@ from sld_edge.errors import InvalidInput, PolicyError
 from sld_edge.manifest import Safety
 from sld_edge.plain import is_listed, is_text, plain_list, plain_text
 from sld_edge.runtime.checks import real_number, whole_number
+from sld_edge.runtime.methods import METHODS, PUBLISHED, presets_of_methods
 
 _OFF = "off"
 
-#: As published, or the stronger one of docs/guidance.md.
+#: Guidance methods that a bundle may name as its own; calls take those of :data:`~sld_edge.runtime.methods.METHODS`.
 Method = Literal["sld", "adaptive"]
-METHODS: Final[tuple[Method, ...]] = ("sld", "adaptive")
 
 #: Inclusive range of every real-valued setting, and why it ends there.
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -128,9 +128,8 @@ PRESETS: dict[str, SafetyConfig] = {
 }
 
 
-#: The preset of the adaptive method; its momentum is *strong*'s.
-ADAPTIVE = "adaptive"
-_NAMES = f"off, {', '.join(PRESETS)}, {ADAPTIVE}"
+#: The preset of the adaptive method.
+ADAPTIVE: Final = "adaptive"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +144,7 @@ class Guard:
     concepts: tuple[str, ...]
     #: The preset's name as asked for; None for custom numbers.
     preset: str | None
-    method: Method = "sld"
+    method: str = PUBLISHED
     #: Whether the numbers are the call's own, and so count evaluations as in diffusers.
     counted: bool = False
     #: Whether the call itself named the method.
@@ -155,9 +154,11 @@ class Guard:
         """The JSON-able part of an image's record that says what was asked for."""
         if self.config is None:
             return {"preset": _OFF, "concepts": []}
-        numbers = {key.removeprefix("sld_"): value for key, value in asdict(self.config).items()}
-        if self.method == "adaptive":
-            numbers = {key: numbers[key] for key in ("momentum_scale", "mom_beta")}
+        numbers = {
+            key.removeprefix("sld_"): value
+            for key, value in asdict(self.config).items()
+            if key not in METHODS[self.method].unused
+        }
         return {"preset": self.preset, "concepts": list(self.concepts), **numbers}
 
 
@@ -176,7 +177,7 @@ def resolve_guard(
             where those are absent too, the bundle's default.
         settings: The ``sld_…`` arguments that were given; missing ones take medium's value, as in diffusers.
         concepts: Text of one or several safety concepts; None is the bundle's own.
-        method: ``"sld"``, ``"adaptive"``, or None for the preset's or the bundle's.
+        method: A name of :data:`~sld_edge.runtime.methods.METHODS`, or None for the preset's or the bundle's.
         bundle: The bundle's safety part: its concept, default preset and policy.
 
     Raises:
@@ -199,16 +200,19 @@ def resolve_guard(
             raise InvalidInput("a method was given but safety is off", value=method)
         return _guard_off(concepts, bundle)
     preset, config = _config_from(safety, given)
-    if preset == ADAPTIVE and wanted == "sld":
-        raise InvalidInput('safety="adaptive" is no preset of method="sld"', hint="leave one out")
-    wanted = wanted or ("adaptive" if preset == ADAPTIVE else "sld")
-    unused = sorted(set(given) & {"sld_guidance_scale", "sld_warmup_steps", "sld_threshold"})
-    if wanted == "adaptive" and unused:
+    own = preset if preset in METHODS else None
+    if own is not None and wanted not in (None, own):
         raise InvalidInput(
-            "the adaptive method has no use for these numbers", value=unused, hint="leave them out"
+            f'safety="{own}" is no preset of method="{wanted}"', hint="leave one out"
+        )
+    wanted = wanted or own or PUBLISHED
+    unused = sorted(set(given) & METHODS[wanted].unused)
+    if unused:
+        raise InvalidInput(
+            f"the {wanted} method has no use for these numbers", value=unused, hint="leave them out"
         )
     texts = (bundle.concept,) if concepts is None else _concept_texts(concepts)
-    if wanted == "adaptive" and concepts is None and isinstance(bundle.harms, tuple):
+    if METHODS[wanted].by_harm and concepts is None and isinstance(bundle.harms, tuple):
         texts = tuple(harm.text for harm in bundle.harms)
     return Guard(
         config=config,
@@ -227,7 +231,7 @@ def _is_counted(config: SafetyConfig, given: Mapping[str, Any], preset: str | No
     return preset is None and config.preset is None
 
 
-def _method_from(method: str | None) -> Method | None:
+def _method_from(method: str | None) -> str | None:
     if method is None:
         return None
     for known in METHODS:
@@ -255,21 +259,25 @@ def _config_from(
         return None, SafetyConfig(**{name: getattr(safety, name) for name in SETTING_NAMES})
     if is_text(safety):
         name = plain_text("safety", safety).strip().lower()
-        if name == ADAPTIVE:
-            return name, SafetyConfig.STRONG
+        if name in presets_of_methods():
+            return name, PRESETS[METHODS[name].preset]
         if name not in PRESETS:
-            raise InvalidInput("unknown safety preset", value=safety, hint=f"use {_NAMES}")
+            raise InvalidInput("unknown safety preset", value=safety, hint=_hint())
         return name, PRESETS[name]
     if safety is not None:
         raise InvalidInput(
             "safety is neither a preset's name nor a SafetyConfig",
             value=safety,
-            hint=f"use {_NAMES}",
+            hint=_hint(),
         )
     unknown = sorted(set(given) - set(SETTING_NAMES))
     if unknown:
         raise InvalidInput("unknown safety settings", value=unknown)
     return None, replace(SafetyConfig.MEDIUM, **given)
+
+
+def _hint() -> str:
+    return f"use {', '.join((_OFF, *PRESETS, *presets_of_methods()))}"
 
 
 def _concept_texts(concepts: str | Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from sld_edge.errors import PolicyError
 from sld_edge.manifest import Safety
 from sld_edge.runtime.call import Call
+from sld_edge.runtime.methods import METHODS
 from sld_edge.runtime.notes import CallNote
 from sld_edge.runtime.policy import has_floor
 from sld_edge.runtime.tokenize import Tokenizer
@@ -27,8 +28,9 @@ def screened(
     ε_s + s_g·(ε_p − ε_s): no factor that vanishes where prompt and concept agree). Where the words choose the safety
     concept, each image gets the harm that its prompt comes nearest to. Other images of the call stay as they are.
 
-    Under the adaptive method negative prompts lose these words too: ε_s − ε_u would otherwise point from the harms of
-    the negative prompt to the one that is suppressed, and guidance away from it would lead to the others.
+    Under a method that steers by one harm at a time negative prompts lose these words too: ε_s − ε_u would otherwise
+    point from the harms of the negative prompt to the one that is suppressed, and guidance away from it would lead to
+    the others.
 
     Args:
         call: A call of a bundle with harms' words.
@@ -41,16 +43,19 @@ def screened(
         PolicyError: the policy refuses prompts that name a harm, or a concept that is far from all harms.
     """
     notes: list[CallNote] = [*call.notes, *_far_concepts(call, safety, screen, tokenizer, encode)]
-    if call.words == "allow" and not call.by_words and call.guard.method != "adaptive":
+    method = METHODS[call.guard.method]
+    if call.words == "allow" and not call.by_words and not method.by_harm:
         return replace(call, notes=tuple(notes))
     ids = call.ids.copy()
     whole = tokenizer.encode_concept(safety.concept)[0]
     removed: list[tuple[str, ...]] = []
     for sample in range(ids.shape[1]):
         place = {"index": sample, "of": ids.shape[1]}
-        if call.guard.method == "adaptive":
+        if method.by_harm:
+            text = f"names a harm that the {method.name} method suppresses itself, these words were left out"
+            note = CallNote(kind="negative prompt harm", text=text, about="negative prompt", **place)
             notes += _without_negative_harms(
-                ids[_UNCONDITIONAL, sample], place, screen, tokenizer, encode
+                ids[_UNCONDITIONAL, sample], note, screen, tokenizer, encode
             )
         found = screen.screen(ids[_PROMPT, sample], encode)
         if call.by_words:
@@ -81,9 +86,9 @@ def screened(
 
 
 def _without_negative_harms(
-    ids: Ids, place: Mapping[str, int], screen: WordScreen, tokenizer: Tokenizer, encode: Encode
+    ids: Ids, note: CallNote, screen: WordScreen, tokenizer: Tokenizer, encode: Encode
 ) -> list[CallNote]:
-    """Change a negative prompt's token ids ``[T]`` in place; a note where that left words out."""
+    """Change a negative prompt's token ids ``[T]`` in place; the note, with the words, where that left some out."""
     if not tokenizer.is_word(ids).any():
         return []
     found = screen.screen(ids, encode)
@@ -92,16 +97,7 @@ def _without_negative_harms(
     # What is left of a text that was made of harms' words says nothing.
     empty = tokenizer.encode([""], what="negative_prompt").ids[0]
     ids[...] = empty if found.is_concept else found.ids
-    text = "names a harm that the adaptive method suppresses itself, these words were left out"
-    return [
-        CallNote(
-            kind="negative prompt harm",
-            text=text,
-            about="negative prompt",
-            words=found.removed,
-            **place,
-        )
-    ]
+    return [replace(note, words=found.removed)]
 
 
 def _is_answered(call: Call, found: Screened) -> bool:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
 from sld_edge.runtime.guidance import Settings
-from sld_edge.runtime.safety import Method, SafetyConfig
+from sld_edge.runtime.methods import METHODS, PUBLISHED
+from sld_edge.runtime.safety import SafetyConfig
 from sld_edge.runtime.schedulers import Schedule, build_schedule
 from sld_edge.runtime.schedulers.names import family_of
 
@@ -49,7 +50,7 @@ class Steering:
     """What the loop is told about safety at every one of ``N`` evaluations.
 
     Args:
-        method: ``"sld"`` as published, or ``"adaptive"``.
+        method: A name of :data:`~sld_edge.runtime.methods.METHODS`.
         counted: Whether warm-up and momentum count evaluations, as in diffusers, rather than noise levels.
         settings: float64 ``[N, 9]``, :class:`~sld_edge.runtime.guidance.Settings` of every evaluation.
         acting: ``[N]``, the share of an evaluation's step at which the safety term acts, 0 to 1.
@@ -58,7 +59,7 @@ class Steering:
         timesteps: ``[N]``, the level of every evaluation as the network is told it.
     """
 
-    method: Method
+    method: str
     counted: bool
     settings: Floats
     acting: Floats
@@ -82,7 +83,7 @@ class Steering:
 
         During warm-up the term is not applied; without momentum nothing of it is remembered either.
         """
-        remembered = self.settings[0, 3] > 0.0 or self.method == "adaptive"
+        remembered = self.settings[0, 3] > 0.0 or METHODS[self.method].carries
         return bool(self.acting[evaluation] > 0.0 or remembered)
 
     def record(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def steering_off(schedule: Schedule, guidance_scale: float) -> Steering:
     settings[:, -1] = 1.0
     zeros = np.zeros(count)
     return Steering(
-        method="sld",
+        method=PUBLISHED,
         counted=False,
         settings=settings,
         acting=zeros,
@@ -122,7 +123,7 @@ def steer(
     config: SafetyConfig,
     *,
     guidance_scale: float,
-    method: Method,
+    method: str,
     counted: bool = False,
 ) -> Steering:
     """Resolve a configuration on a schedule.
@@ -130,9 +131,9 @@ def steer(
     Args:
         schedule: The run.
         reference: The same scheduler's run of 50 steps, see :func:`reference_schedule`; None where it has none.
-        config: The configuration. The adaptive method takes its momentum only, and acts from the first evaluation.
+        config: The configuration; a method reads what it has a use for.
         guidance_scale: s_g.
-        method: ``"sld"`` or ``"adaptive"``.
+        method: A name of :data:`~sld_edge.runtime.methods.METHODS`.
         counted: Take warm-up and momentum as counts of evaluations.
 
     Raises:
@@ -153,7 +154,8 @@ def steer(
             config.sld_warmup_steps,
             renoises=family_of(schedule.name).few_step,
         )
-    if method == "adaptive":
+    way = METHODS[method]
+    if not way.warms_up:
         acting = np.ones(len(times))
     if not acting.any():
         raise InvalidInput(
@@ -166,17 +168,17 @@ def steer(
     momentum = _momentum(span, config.sld_momentum_scale, config.sld_mom_beta)
     scale, beta, factor = _published_numbers(momentum, config)
     settings = np.zeros((len(times), len(Settings._fields)))
-    columns: tuple[float | Floats, ...] = Settings(
+    published = Settings(
         guidance_scale,
         config.sld_guidance_scale,
         config.sld_threshold,
         scale,
         beta,
         acting * factor,
-        float(method == "adaptive"),
+        0.0,
         *COSINES,
     )
-    for column, values in enumerate(columns):
+    for column, values in enumerate(way.told(published)):
         settings[:, column] = values
     return Steering(
         method=method,
