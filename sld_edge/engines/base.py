@@ -108,15 +108,12 @@ class GraphRefused(EngineError):
     """A backend cannot run this graph at all; another may."""
 
 
-PlaceKind = Literal["host", "cuda"]
-
-
 class Place(Hashable, Protocol):
     """Where arrays lie that engines bind; equal ones are one memory, in which engines run one after the other."""
 
     @property
-    def kind(self) -> PlaceKind:
-        """What kind of memory it is."""
+    def kind(self) -> str:
+        """What kind of memory it is: ``"host"``, ``"cuda"`` or another that the denoising loop has a memory for."""
         ...
 
 
@@ -124,7 +121,7 @@ class Place(Hashable, Protocol):
 class HostPlace:
     """The host's memory."""
 
-    kind: PlaceKind = "host"
+    kind: str = "host"
 
 
 HOST = HostPlace()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sld_edge.engines.base import Engine, PlaceKind
+from sld_edge.engines.base import Engine
 from sld_edge.runtime.call import Call
 from sld_edge.runtime.loop import MakeSpace
 from sld_edge.runtime.loop_cache import LoopCache
@@ -18,8 +18,8 @@ from sld_edge.runtime.plan import build_plan, tables_for
 #: Called as ``callback(step, timestep, latents)`` with a copy of the latents.
 Callback = Callable[[int, float, Floats], None]
 
-#: The memory at each kind of place that engines can bind arrays of.
-MEMORIES: Mapping[PlaceKind, MakeSpace] = {"host": HostSpace, "cuda": CudaSpace}
+#: The memory at each kind of place that engines bind arrays of. A new one is an entry here and a module with its space.
+MEMORIES: dict[str, MakeSpace] = {"host": HostSpace, "cuda": CudaSpace}
 
 
 class Denoiser:
@@ -100,5 +100,9 @@ class Denoiser:
 def in_shared_memory(engines: Mapping[str, Engine]) -> tuple[dict[str, Any], MakeSpace]:
     """What binds arrays of the best memory that all engines share, by graph, and that memory."""
     first, *others = engines.values()
-    place = next(p for p in first.places if all(p in engine.places for engine in others))
+    place = next(
+        place
+        for place in first.places
+        if place.kind in MEMORIES and all(place in engine.places for engine in others)
+    )
     return {name: engine.places[place] for name, engine in engines.items()}, MEMORIES[place.kind]

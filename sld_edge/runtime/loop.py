@@ -101,7 +101,7 @@ class Loop:
         reason = "a callback looks at the steps" if watched else space.run_as_one(self._bound)
         self.captured = not reason
         if not space.is_host:
-            graph = f"one CUDA graph of {len(self._bound)} launches"
+            graph = f"one {space.captured_as} of {len(self._bound)} launches"
             self.description = f"plain enqueue: {reason}" if reason else graph
         for bound in self._bound if reason else ():
             bound.run()

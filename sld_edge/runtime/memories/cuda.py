@@ -69,6 +69,7 @@ class CudaSpace:
 
     stays = True
     is_host = False
+    captured_as = "CUDA graph"
 
     def __init__(self, plan: Plan, binders: Mapping[str, DeviceEngine]) -> None:
         self._engines = binders

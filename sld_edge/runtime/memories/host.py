@@ -19,6 +19,7 @@ class HostSpace:
 
     stays = False
     is_host = True
+    captured_as = ""
 
     def __init__(self, plan: Plan, binders: Mapping[str, Engine]) -> None:
         self._plan = plan

@@ -36,6 +36,8 @@ class Space(Protocol):
     stays: bool
     #: Whether the host sees the latents of every evaluation at no cost.
     is_host: bool
+    #: What all launches run as where the device can run them as one, ``"CUDA graph"``; empty on the host.
+    captured_as: str
 
     def __init__(self, plan: Plan, binders: Mapping[str, Any]) -> None: ...
 
