@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from sld_edge.errors import PolicyError
@@ -53,7 +52,9 @@ def screened(
         place = {"index": sample, "of": ids.shape[1]}
         if method.by_harm:
             text = f"names a harm that the {method.name} method suppresses itself, these words were left out"
-            note = CallNote(kind="negative prompt harm", text=text, about="negative prompt", **place)
+            note = CallNote(
+                kind="negative prompt harm", text=text, about="negative prompt", **place
+            )
             notes += _without_negative_harms(
                 ids[_UNCONDITIONAL, sample], note, screen, tokenizer, encode
             )
