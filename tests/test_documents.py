@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,45 @@ def test_options_of_a_shown_export_go_together(line: str) -> None:
 def test_an_option_that_is_named_alone_is_one(file: Path) -> None:
     named = {one.split()[0].split("=")[0] for one in inline(file) if one.startswith("--")}
     assert named <= every_option()
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda one: one.name)
+def test_files_of_the_repository_that_are_named_are_there(file: Path) -> None:
+    named = {
+        one
+        for one in inline(file)
+        if re.fullmatch(r"(?:sld_edge|tests|training|docs)/[\w./-]+", one)
+    }
+    assert not {one for one in named if not (ROOT / one).exists()}
+
+
+#: The page of rooms, and what its table of entries says of each.
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+ENTRIES = re.findall(
+    r"^\| (an? [\w ]+) \| `([A-Z]+)` in `([\w/.]+)` \| `([\w/.]+)` \|$", ARCHITECTURE, re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("what", "table", "home", "test"), ENTRIES)
+def test_a_table_to_add_to_is_where_the_page_says(
+    what: str, table: str, home: str, test: str
+) -> None:
+    found = getattr(import_module(home.removesuffix(".py").replace("/", ".")), table)
+    assert len(found) >= 2
+    dummies = re.findall(
+        r"^def test_a_new_\w+_is_one_entry\(", (ROOT / test).read_text("utf-8"), re.MULTILINE
+    )
+    assert len(dummies) == 1, what
+    assert f"### {what.capitalize()}\n" in ARCHITECTURE
+
+
+def test_every_seam_is_in_the_table() -> None:
+    assert [what for what, *_ in ENTRIES] == [
+        "a scheduler",
+        "a guidance method",
+        "an engine",
+        "a memory for the loop",
+    ]
 
 
 def keywords_of(function: Any) -> set[str]:
