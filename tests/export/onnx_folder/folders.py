@@ -157,12 +157,13 @@ def write_folder(
 
 
 def _network(source: Checkpoint, name: str, *, old_attention: bool) -> nn.Module:
-    load, wrap = {
+    networks: dict[str, tuple[Any, Any]] = {
         "unet": (source.load_unet, _Unet),
         "text_encoder": (source.load_text_encoder, _Text),
         "vae_decoder": (source.load_vae, _Decoder),
         "safety_checker": (source.load_safety_checker, _Checker),
-    }[name]
+    }
+    load, wrap = networks[name]
     network = load()
     if old_attention and name in ("unet", "vae_decoder"):
         from diffusers.models.attention_processor import AttnProcessor

@@ -128,6 +128,21 @@ def other_width(folder: Path) -> None:
     edit(folder, "text_encoder", change)
 
 
+def outside(change: Callable[[Path], object]) -> Spoil:
+    """What changes the UNet's weights, once they are in a file beside the graph."""
+
+    def spoil(folder: Path) -> None:
+        write_outside(folder)
+        change(folder / "unet" / "weights.bin")
+
+    return spoil
+
+
+def without_two_models(folder: Path) -> None:
+    for name in ("vae_decoder", "text_encoder"):
+        shutil.rmtree(folder / name)
+
+
 def cut_short(file: Path, share: float = 0.5) -> None:
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
@@ -141,8 +156,7 @@ def change_index(folder: Path, **entries: Any) -> None:
 #: name → (what is done to the folder, exit status, words of the line).
 CASES: dict[str, tuple[Spoil, int, tuple[str, ...]]] = {
     "half of the models": (
-        lambda f: [shutil.rmtree(f / n) for n in ("vae_decoder", "text_encoder")],
-        WRONG, ("no text_encoder/model.onnx and no vae_decoder/model.onnx",)),
+        without_two_models, WRONG, ("no text_encoder/model.onnx and no vae_decoder/model.onnx",)),
     "no tokenizer": (lambda f: (f / "tokenizer" / "vocab.json").unlink(), WRONG, ("tokenizer/vocab.json",)),
     "no index": (lambda f: (f / "model_index.json").unlink(), WRONG, ("model_index.json",)),
     "two UNets": (
@@ -170,12 +184,12 @@ CASES: dict[str, tuple[Spoil, int, tuple[str, ...]]] = {
     "an LFS pointer": (
         lambda f: (f / "unet" / "model.onnx").write_text(POINTER), WRONG, ("Git LFS pointer", "unet/model.onnx")),
     "an LFS pointer for weights": (
-        lambda f: [write_outside(f), (f / "unet" / "weights.bin").write_text(POINTER)],
+        outside(lambda weights: weights.write_text(POINTER)),
         WRONG, ("Git LFS pointer", "unet/weights.bin")),
     "weights missing": (
-        lambda f: [write_outside(f), (f / "unet" / "weights.bin").unlink()], WRONG, ("missing", "unet/weights.bin")),
+        outside(Path.unlink), WRONG, ("missing", "unet/weights.bin")),
     "weights cut short": (
-        lambda f: [write_outside(f), cut_short(f / "unet" / "weights.bin")],
+        outside(cut_short),
         WRONG, ("cut short", "unet/weights.bin")),
     "a model cut short": (lambda f: cut_short(f / "unet" / "model.onnx"), WRONG, ("damaged", "unet/model.onnx")),
     "an empty model": (lambda f: (f / "unet" / "model.onnx").write_bytes(b""), UNSUPPORTED, ("operator set",)),
