@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from sld_edge.runtime.png import read_record, save_png
 
 bundle, out, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 out.mkdir(parents=True, exist_ok=True)
-found = {
+found: dict[str, Any] = {
     f"noise {device}": Generator(1, device).randn((2, 4, 64, 64)) for device in ("cpu", "cuda")
 }
 found["words"] = Generator(1)._twister.random_raw(1000)

@@ -149,9 +149,9 @@ class Session:
 
 def install(monkeypatch: pytest.MonkeyPatch, module: SimulatedOnnxRuntime) -> SimulatedOnnxRuntime:
     """Put the module and the packages of its plug-ins where imports find them."""
-    monkeypatch.setitem(sys.modules, "onnxruntime", module)  # type: ignore[arg-type]  # stands in
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
     module.__spec__ = importlib.machinery.ModuleSpec("onnxruntime", None)  # type: ignore[attr-defined]
     for plug_in in module.plug_ins.values():
         plug_in.__spec__ = importlib.machinery.ModuleSpec(plug_in.package, None)  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, plug_in.package, plug_in)  # type: ignore[arg-type]  # stands in
+        monkeypatch.setitem(sys.modules, plug_in.package, plug_in)
     return module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -32,13 +34,13 @@ QNN = "QNNExecutionProvider"
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is registered, no other plug-in is installed, and there is a Vulkan loader."""
-    real = table.importlib.util.find_spec
+    real = importlib.util.find_spec
 
     def found(name: str) -> Any:
         ours = isinstance(sys.modules.get(name), PlugIn)
         return None if name.startswith("onnxruntime_") and not ours else real(name)
 
-    monkeypatch.setattr(table.importlib.util, "find_spec", found)
+    monkeypatch.setattr(importlib.util, "find_spec", found)
     monkeypatch.setattr(table, "ctypes", SimpleNamespace(CDLL=lambda name: name))
     monkeypatch.setattr(plugins, "_brought", set())
     plugins.offered.cache_clear()
@@ -278,9 +280,9 @@ def test_hints_name_what_brings_a_provider(
     hint: str,
 ) -> None:
     install(monkeypatch, SimulatedOnnxRuntime())
-    monkeypatch.setattr(providers.platform, "machine", lambda: machine)
-    monkeypatch.setattr(providers.sys, "platform", system)
-    monkeypatch.setattr(providers.sys, "version_info", (*version, 0))
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(sys, "version_info", (*version, 0))
     with pytest.raises(InvalidInput) as caught:
         list(providers.candidates(EngineOptions(provider=provider), threads=1))
     monkeypatch.undo()
