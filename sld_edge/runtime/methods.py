@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sld_edge.runtime.guidance import Settings
+if TYPE_CHECKING:
+    from sld_edge.runtime.guidance import Settings
 
 #: The name of the published method (arXiv 2211.05105).
 PUBLISHED: Final = "sld"
