@@ -253,6 +253,6 @@ def test_a_half_precision_bundle_has_channels_last_too(half_bundle: Path, tmp_pa
         assert read <= externals(bundle.path / graph.file)
     assert not list(bundle.path.rglob("*spelled*"))
     fused = with_variant_as_graph(bundle.path, tmp_path / "fused", FUSED)
-    # Half precision alone takes this network's pictures to 37 dB of those in fp32, and the forms round apart; what a form
-    # computes is held to its tolerance above.
+    # Half precision alone takes this network's pictures to 37 dB of those in fp32, and the forms round apart;
+    # what a form computes is held to its tolerance above.
     assert psnr(picture(fused), picture(bundle)) >= 30.0
