@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from sld_edge.manifest import GraphKind, PortRole
 
+#: Branches that hold no safety concept: unconditional and prompt.
+PLAIN_BRANCHES = 2
+#: Rows of predictions that ``advance`` always has; with safety off the third holds zeros.
+FEWEST_ROWS = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
 from sld_edge.engines.base import Engine, dtype_of
 from sld_edge.engines.cuda.memory import ALIGNMENT, DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.errors import InvalidInput
+from sld_edge.errors import EngineError, InvalidInput
 from sld_edge.manifest import Graph, Port
 
 #: Puts one run on the session's stream and returns before it is done.
@@ -56,6 +56,15 @@ class DeviceEngine(Engine, Protocol):
     def refuses_capture(self) -> str:
         """Why what was bound cannot be captured in a graph; empty where it can."""
         ...
+
+
+def refuse_sharing(graph: Graph) -> NoReturn:
+    """Refuse a sibling of an engine on a device: runs share the session's stream.
+
+    Raises:
+        EngineError: always.
+    """
+    raise EngineError(f"an engine of {graph.kind} on a device's stream cannot be shared")
 
 
 def check_device_arrays(

@@ -12,9 +12,10 @@ from sld_edge.engines.activations import activation_bytes
 from sld_edge.engines.onnx_shapes import read_onnx
 from sld_edge.engines.tensorrt.summaries import summary_for
 from sld_edge.errors import InvalidInput
+from sld_edge.kinds import FEWEST_ROWS
 from sld_edge.manifest import Graph, GraphKind
 from sld_edge.plain import plain_text, whole_number
-from sld_edge.runtime.plan import FEWEST_ROWS, Plan, build_plan
+from sld_edge.runtime.plan import Plan, build_plan
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule
 from sld_edge.runtime.steering import steer, steering_off

@@ -34,16 +34,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sld_edge.errors import InvalidInput
+from sld_edge.kinds import FEWEST_ROWS, PLAIN_BRANCHES
 from sld_edge.manifest import Graph, Port, PortRole
 from sld_edge.runtime.schedulers.schedule import Schedule
 from sld_edge.runtime.steering import Steering
 
 #: Plans kept: with and without safety, of a few sizes.
 _KEPT = 16
-#: Branches while the safety rows cannot matter: unconditional and prompt.
-_PLAIN_BRANCHES = 2
-#: Rows that the ``advance`` graph always has; with safety off the third holds zeros.
-FEWEST_ROWS = 3
 #: The port of ``advance`` whose first row is the sample.
 _SAMPLE = "state"
 _NEXT = "next_"
@@ -182,7 +179,7 @@ def _planned(
     """
     count, predicted = len(used), max(branches, FEWEST_ROWS)
     sizes = dict(zip(("B", "C", "h", "w"), latent_shape, strict=True))
-    sizes |= {"R": predicted, "K": predicted - _PLAIN_BRANCHES, "S": rows, "columns": rows + 2}
+    sizes |= {"R": predicted, "K": predicted - PLAIN_BRANCHES, "S": rows, "columns": rows + 2}
     buffers: dict[str, Buffer] = {}
     for port in (*unet_inputs, *advance_inputs):
         shape = tuple(size if isinstance(size, int) else sizes[size] for size in port.shape)
@@ -263,10 +260,10 @@ def tables_for(
 
 def _branches_at(index: int, steering: Steering, branches: int) -> int:
     if not steering.acting.any():
-        return _PLAIN_BRANCHES
+        return PLAIN_BRANCHES
     if branches < FEWEST_ROWS:
         raise InvalidInput("safety is on but no branch holds a concept", value=branches)
-    return branches if steering.matters_at(index) else _PLAIN_BRANCHES
+    return branches if steering.matters_at(index) else PLAIN_BRANCHES
 
 
 def _buffer(port: Port, shape: tuple[int, ...]) -> Buffer:

@@ -14,13 +14,14 @@ from sld_edge.bench.gpu_check.steps import ErringObserver, Trace, traced
 from sld_edge.bundle import Bundle
 from sld_edge.engines.base import Engine, EngineOptions
 from sld_edge.engines.load import load
+from sld_edge.kinds import FEWEST_ROWS
 from sld_edge.manifest import Graph, GraphKind, Shape
 from sld_edge.runtime.arguments import CallArguments
 from sld_edge.runtime.call import prepare_call
 from sld_edge.runtime.context import ContextEncoder
 from sld_edge.runtime.observe import UNOBSERVED
 from sld_edge.runtime.pipeline import SafePipeline
-from sld_edge.runtime.plan import FEWEST_ROWS, tables_for
+from sld_edge.runtime.plan import tables_for
 from sld_edge.runtime.safety import PRESETS
 from sld_edge.runtime.schedulers import build_schedule
 from sld_edge.runtime.steering import steer

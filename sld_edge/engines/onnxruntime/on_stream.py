@@ -19,7 +19,7 @@ from sld_edge.engines.base import HOST, Arrays, Place, not_loaded
 from sld_edge.engines.cuda.hosted import HostedRuns
 from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.engines.device import Enqueue, check_device_arrays
+from sld_edge.engines.device import Enqueue, check_device_arrays, refuse_sharing
 from sld_edge.engines.info import EngineInfo
 from sld_edge.errors import EngineError, one_line
 from sld_edge.manifest import Graph
@@ -119,12 +119,8 @@ class OnStreamEngine:
         """Nothing to do: ONNX Runtime keeps its arena with the session, and a captured graph refers to it."""
 
     def sibling(self) -> NoReturn:
-        """Refused: runs share the session's stream.
-
-        Raises:
-            EngineError: always.
-        """
-        raise EngineError(f"an engine of {self.graph.kind} on a device's stream cannot be shared")
+        """Refused, see :func:`~sld_edge.engines.device.refuse_sharing`."""
+        refuse_sharing(self.graph)
 
     def bind_device(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]

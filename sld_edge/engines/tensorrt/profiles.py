@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 from sld_edge.bundle import Bundle
 from sld_edge.errors import InvalidInput
+from sld_edge.kinds import FEWEST_ROWS, PLAIN_BRANCHES
 from sld_edge.manifest import Graph, Shape
 
 #: Smallest, usual and largest shape of every input.
 Profile = Mapping[str, tuple[tuple[int, ...], ...]]
 #: Rows of scheduler state: one (DDIM) to the most that a multistep scheduler keeps, two being usual.
 _STATE_ROWS = (1, 2, 8)
-#: Rows that ``advance`` always has.
-_FEWEST_ROWS = 3
-#: Branches that hold no safety concept: unconditional and prompt.
-_PLAIN_BRANCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +110,8 @@ def _wanted(
             }
             name = f"-{shape.height}x{shape.width}-b{shape.batch}"
             result += [
-                (f"{name}-r{r}", {**rows, "R": _fixed(r), "K": _fixed(r - _PLAIN_BRANCHES)})
-                for r in sorted({max(r, _FEWEST_ROWS) for r in branches})
+                (f"{name}-r{r}", {**rows, "R": _fixed(r), "K": _fixed(r - PLAIN_BRANCHES)})
+                for r in sorted({max(r, FEWEST_ROWS) for r in branches})
             ]
     return result
 

@@ -21,7 +21,7 @@ from sld_edge.engines.cache import Bytes, EngineCache, EngineKey
 from sld_edge.engines.cuda.hosted import HostedRuns
 from sld_edge.engines.cuda.memory import DeviceArray
 from sld_edge.engines.cuda.session import CudaSession
-from sld_edge.engines.device import Enqueue, check_device_arrays
+from sld_edge.engines.device import Enqueue, check_device_arrays, refuse_sharing
 from sld_edge.engines.info import EngineInfo
 from sld_edge.engines.precision import arithmetic_at
 from sld_edge.engines.tensorrt.find import (
@@ -150,12 +150,8 @@ class TensorRtEngine:
         """Nothing to do: the engines of a session share their scratch memory, and a captured graph refers to it."""
 
     def sibling(self) -> NoReturn:
-        """Refused: runs share the session's stream.
-
-        Raises:
-            EngineError: always.
-        """
-        raise EngineError(f"an engine of {self.graph.kind} on a device's stream cannot be shared")
+        """Refused, see :func:`~sld_edge.engines.device.refuse_sharing`."""
+        refuse_sharing(self.graph)
 
     def bind_device(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
